@@ -437,7 +437,7 @@ class Api:
 
 def all_routes(sources: Sources, sign_in: SignIn) -> list[BaseRoute]:
     """Every route of the collector; docs/api.md describes each."""
-    users = UserRoutes(sources.directory, sources.audit, sources.clock, sign_in.hashed)
+    users = UserRoutes(sources.directory, sources.audit, sources.clock, sign_in.hashed, sources.fleet)
     usage = UsageRoutes(sources.fleet, sources.readers, sources.clock)
     own = (sources.desired, sources.commands, sources.models, sign_in, users, usage)
     return [*Api(sources).routes(), *(route for each in own for route in each.routes())]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from http import HTTPStatus
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,14 +16,14 @@ from starlette.routing import BaseRoute
 from collector.fleet.commands import CommandDispatch, NotQueued
 from collector.fleet.fleet import Fleet
 from collector.rights.user import Action
-from collector.state.audit import Audit, AuditEntry
+from collector.state.audit import Audit
 from collector.state.commands import CommandRecord, CommandRecords, OtherCommand, TooManyCommands
 from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
 from collector.web.parameters import number, unknown
-from collector.web.rules import NODE, Rule, Ruled, asked_node, no_such_node, node_of, user_of
+from collector.web.refusals import Refusals
+from collector.web.rules import NODE, Ruled, asked_node, changes, no_such_node, node_of, user_of
 from wire.clock import Clock
-from wire.log_rate_limit import LogRateLimit
 from wire.messages import is_deep
 from wire.topics import ID, NODE_ITSELF
 from wire.ulid import is_ulid, new_ulid
@@ -59,13 +57,12 @@ class CommandRoutes:
         self._records = records
         self._dispatch = dispatch
         self._fleet = fleet
-        self._audit = audit
         self._clock = clock
-        self._refusals = LogRateLimit(60.0, 1_000, now=clock.monotonic)
+        self._refusals = Refusals(fleet, audit, clock)
 
     def routes(self) -> list[BaseRoute]:
         """Its routes."""
-        commands = _AuditedRule(self._note_refusal)
+        commands = self._refusals.noted_by(changes(Action.COMMAND), WHAT)
         return [
             Ruled(PATH, self.newest, NODE),
             Ruled(PATH, self.request, commands, methods=["POST"]),
@@ -90,7 +87,7 @@ class CommandRoutes:
 
     async def request(self, request: Request) -> Response:
         """Request a command; a repeated id gives the command that has it."""
-        async with self._audited(request, WHAT["POST"]) as subject:
+        async with self._refusals.noted(request, WHAT["POST"]) as subject:
             node = await self._node(request)
             body = await read_body(request, CommandBody)
             subject.append(f"{body.device}/{body.name} {body.id}"[:200])
@@ -105,7 +102,7 @@ class CommandRoutes:
     async def withdraw(self, request: Request) -> Response:
         """Withdraw a command that was not sent yet."""
         identity = request.path_params["id"]
-        async with self._audited(request, WHAT["DELETE"]) as subject:
+        async with self._refusals.noted(request, WHAT["DELETE"]) as subject:
             node = await self._node(request)
             subject.append(identity[:40])
             by, origin = user_of(request).name, _origin(request)
@@ -149,44 +146,6 @@ class CommandRoutes:
             raise HTTPException(400, unknown("command", body.name, declared))
         if declared[body.name] == NODE_ITSELF != body.device:
             raise HTTPException(400, f"{body.name} is a command of the node itself: leave out device")
-
-    @asynccontextmanager
-    async def _audited(self, request: Request, what: str) -> AsyncIterator[list[str]]:
-        """Write to the audit why a request is refused; the caller adds to the subject."""
-        more: list[str] = []
-        try:
-            yield more
-        except HTTPException as error:
-            await self._note_refusal(request, what, error, *more)
-            raise
-
-    async def _note_refusal(self, request: Request, what: str, error: HTTPException, *more: str) -> None:
-        """Note a refusal of a known node, the same one once a minute: it must push out no other act."""
-        node, who = asked_node(request), user_of(request).name
-        count = self._refusals.since((node, who, what, str(error.detail)))
-        if node not in self._fleet.names() or count is None:
-            return
-        result = f"refused: {error.detail}" + (f", and {count} times before" if count else "")
-        subject = " ".join([node, *more])
-        entry = AuditEntry(self._clock.now_ms(), who, what, subject, _origin(request), result, node)
-        await asyncio.to_thread(self._audit.note, entry)
-
-
-class _AuditedRule(Rule):
-    """As `changes`, and who may only see the node leaves a line in the audit."""
-
-    def __init__(self, note: Callable[[Request, str, HTTPException], Awaitable[None]]) -> None:
-        super().__init__(str(Action.COMMAND), Action.COMMAND)
-        self._note = note
-
-    async def check(self, request: Request) -> None:
-        """Refuse a request as `Rule` does."""
-        try:
-            await super().check(request)
-        except HTTPException as error:
-            if error.status_code == HTTPStatus.FORBIDDEN:
-                await self._note(request, WHAT[request.method], error)
-            raise
 
 
 def _origin(request: Request) -> str:

@@ -19,11 +19,13 @@ from collector.state.audit import Audit, AuditEntry
 from collector.state.desired import DesiredDocument, DesiredDocuments
 from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
+from collector.web.refusals import Refusals
 from collector.web.rules import NODE, Ruled, asked_node, changes, no_such_node, node_of, user_of
 from wire.clock import Clock
 from wire.messages import MAX_BODY, is_deep
 
 PATH = "/api/v1/nodes/{t}/{p}/{s}/{n}/desired"
+WHAT = {"PUT": "desired configuration", "DELETE": "desired configuration withdrawn"}  # in the audit
 _ENVELOPE = 1_000  # bytes that a message needs beside the document
 
 Section = dict[str, dict[str, Any]]
@@ -51,12 +53,13 @@ class DesiredRoutes:
         self._documents = documents
         self._fleet = fleet
         self._audit = audit
+        self._refusals = Refusals(fleet, audit, clock)
         self._clock = clock
         self._publish = publish
 
     def routes(self) -> list[BaseRoute]:
         """Its routes."""
-        configures = changes(Action.CONFIGURE)
+        configures = self._refusals.noted_by(changes(Action.CONFIGURE), WHAT)
         return [
             Ruled(PATH, self.show, NODE),
             Ruled(PATH, self.put, configures, methods=["PUT"]),
@@ -72,15 +75,16 @@ class DesiredRoutes:
 
     async def put(self, request: Request) -> Response:
         """Request a configuration."""
-        body = await read_body(request, DesiredBody, MAX_BODY)
-        doc: dict[str, Any] = msgspec.to_builtins(body)
-        if not doc:
-            raise HTTPException(400, "send devices, models or publish; to withdraw, send DELETE")
-        if is_deep(doc):
-            raise HTTPException(400, "the body nests too deep")
-        if len(msgspec.json.encode(doc)) > MAX_BODY - _ENVELOPE:
-            raise HTTPException(413, f"the document has more than {MAX_BODY - _ENVELOPE} bytes")
-        return await self._request(request, doc)
+        async with self._refusals.noted(request, WHAT["PUT"]):
+            body = await read_body(request, DesiredBody, MAX_BODY)
+            doc: dict[str, Any] = msgspec.to_builtins(body)
+            if not doc:
+                raise HTTPException(400, "send devices, models or publish; to withdraw, send DELETE")
+            if is_deep(doc):
+                raise HTTPException(400, "the body nests too deep")
+            if len(msgspec.json.encode(doc)) > MAX_BODY - _ENVELOPE:
+                raise HTTPException(413, f"the document has more than {MAX_BODY - _ENVELOPE} bytes")
+            return await self._request(request, doc)
 
     async def withdraw(self, request: Request) -> Response:
         """Request that the node uses its own file alone."""
@@ -90,7 +94,7 @@ class DesiredRoutes:
         node, user = asked_node(request), user_of(request)
         if node not in self._fleet.names():
             raise await no_such_node(request, node)
-        what = "desired configuration" if doc else "desired configuration withdrawn"
+        what = WHAT["PUT" if doc else "DELETE"]
         address = network_of(request.client.host if request.client else "")
         now = self._clock.now_ms()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from collector.fleet.fleet import Fleet
 from collector.rights import passwords
 from collector.rights.accounts import LABEL, MAX_DAYS, Account, Saved, check_name, listed
 from collector.rights.directory import Directory
@@ -20,7 +22,8 @@ from collector.rights.user import Action, Grant, User, may, read_prefix, read_ro
 from collector.state.audit import EVERYWHERE, Audit, AuditEntry
 from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
-from collector.web.rules import MANAGES_USERS, Ruled, user_of
+from collector.web.refusals import Refusals
+from collector.web.rules import MANAGES_USERS, Endpoint, Ruled, user_of
 from wire.clock import Clock
 from wire.config import did_you_mean
 from wire.errors import EdgebedError, TryAgain
@@ -67,23 +70,39 @@ class UserRoutes:
         audit: Audit,
         clock: Clock,
         hashed: Callable[[Request, str], Awaitable[str]],
+        fleet: Fleet,
     ) -> None:
         self._directory = directory
         self._audit = audit
         self._clock = clock
         self._hashed = hashed
+        self._refusals = Refusals(fleet, audit, clock)
 
     def routes(self) -> list[BaseRoute]:
         """Its routes."""
-        one, rule = PATH + "/{name}", MANAGES_USERS
+        one = PATH + "/{name}"
         return [
-            Ruled(PATH, self.users, rule),
-            Ruled(PATH, self.add, rule, methods=["POST"]),
-            Ruled(one + "/password", self.change_password, rule, methods=["PUT"]),
-            Ruled(one + "/tokens", self.add_token, rule, methods=["POST"]),
-            Ruled(one + "/tokens/{token}", self.remove_token, rule, methods=["DELETE"]),
-            Ruled(one, self.remove, rule, methods=["DELETE"]),
+            Ruled(PATH, self.users, MANAGES_USERS),
+            self._change(PATH, self.add, "POST", "user add"),
+            self._change(one + "/password", self.change_password, "PUT", "user passwd"),
+            self._change(one + "/tokens", self.add_token, "POST", "token add"),
+            self._change(one + "/tokens/{token}", self.remove_token, "DELETE", "token remove"),
+            self._change(one, self.remove, "DELETE", "user remove"),
         ]
+
+    def _change(self, path: str, endpoint: Endpoint, method: str, what: str) -> Ruled:
+        """A route that changes users; who is refused is noted, as far as it is about rights."""
+        rule = self._refusals.noted_by(MANAGES_USERS, {method: what})
+
+        async def noted(request: Request) -> Response:
+            try:
+                return await endpoint(request)
+            except HTTPException as error:
+                if error.status_code == HTTPStatus.FORBIDDEN:
+                    await self._refusals.note(request, what, error)
+                raise
+
+        return Ruled(path, noted, rule, methods=[method])
 
     async def users(self, request: Request) -> Response:
         """The users that the asking one manages, without secrets."""
