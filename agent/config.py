@@ -18,7 +18,7 @@ from agent.fences.settings import FenceSettings
 from agent.inference import trust
 from agent.inference.trust import TrustSettings
 from agent.outbox import OutboxSettings
-from agent.pipeline.settings import LEAST_STALL_S, DeviceConfig, DevicePlan, SlotConfig
+from agent.pipeline.settings import LEAST_STALL_S, CropsConfig, DeviceConfig, DevicePlan, SlotConfig
 from agent.process_memory import MemorySettings
 from agent.remote.allowed import Allowed
 from agent.remote.settings import RemoteSettings
@@ -320,10 +320,15 @@ def _check_slot(
         )
     if slot.hold and (why := _unknown_field(slot.hold, devices)):
         yield ("models", name, "hold"), why
+    if slot.crops is not None and (why := _unfit_crops(name, slot, found)):
+        yield ("models", name, "crops", "of"), why
+        return
     if allowed is not None and (why := allowed.package(slot.package)):
         yield ("models", name, "package"), why
     elif files:
         yield from _check_package(name, slot, streams[slot.stream], keys)
+        if slot.crops is not None:
+            yield from _check_detector(name, slot.crops, found.models[slot.crops.of], keys)
 
 
 def _unknown_field(field: str, devices: Mapping[str, DevicePlan]) -> str:
@@ -378,6 +383,40 @@ def _checked(folder: Path, keys: trust.Read | None) -> Package:
     if keys is not None:
         signature_check.check(package, keys.trust)
     return package
+
+
+def _unfit_crops(name: str, slot: SlotConfig, found: AgentConfig) -> str:
+    """Why a slot cannot see the crops that it names; "" if it can."""
+    of = "" if slot.crops is None else slot.crops.of
+    other = found.models.get(of)
+    if other is None or of == name:
+        return (
+            f"{of!r} is not another slot{did_you_mean(of, [each for each in found.models if each != name])}"
+        )
+    if other.crops is not None:
+        return f"{of!r} sees crops itself, and there are no crops of crops"
+    if other.input != slot.input:
+        return f"{of!r} sees {other.input!r}, and this slot {slot.input!r}: they must be the same"
+    return ""
+
+
+def _check_detector(
+    name: str, crops: CropsConfig, other: SlotConfig, keys: trust.Read | None
+) -> Iterator[Mistake]:
+    """Refuse crops of a model that finds nothing in pictures, or of labels that it does not have."""
+    from agent.inference.decoders import ModelError  # imported only when models are configured
+
+    try:
+        found = _checked(other.package, keys).manifest
+    except ModelError:
+        return  # reported for the other slot
+    if found.decoder not in ("detection", "regions"):
+        yield ("models", name, "crops", "of"), f"{crops.of!r} is a {found.decoder} model: crops need boxes"
+        return
+    labels = getattr(found.output, "labels", ())
+    for label in crops.labels:
+        if label not in labels:
+            yield ("models", name, "crops", "labels"), f"{label!r} is not a label of {found.name}"
 
 
 def _check_package(name: str, slot: SlotConfig, stream: Stream, keys: trust.Read | None) -> Iterator[Mistake]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Literal
 
 import msgspec
@@ -31,6 +32,13 @@ class EventReporter:
         self._reported: object = False if decoder == "anomaly" else None
         self._before: object = self._reported
         self._alarmed = False  # whether the newest event was an alarm
+
+    def another(self) -> EventReporter:
+        """A new one for the same slot."""
+        new = copy(self)
+        new._reported = new._before = False if self._decoder == "anomaly" else None
+        new._alarmed = False
+        return new
 
     def event(self, inference: Inference, clk: ClockState | None) -> Event | None:
         """The event for this inference, or None."""

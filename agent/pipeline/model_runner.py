@@ -18,6 +18,8 @@ from adapters.base import Reading
 from agent.clock_sync import Stamp
 from agent.fences.fences import Fences, Slowed
 from agent.inference.model_cache import ModelCache
+from agent.pipeline import crops
+from agent.pipeline.crops import Crop
 from agent.pipeline.model_problems import NanResults, NoResult
 from agent.pipeline.model_threads import ModelThread
 from agent.pipeline.resampler import HALF_WIDTH
@@ -71,10 +73,13 @@ class Inference:
     stamp: Stamp  # the clock's state when the reading came: the clock may have been set since
     happened: Sequence[Happening] = ()  # in zones and at lines
     every_box: Sequence[Box] = ()  # with those that are left out
+    crop: Crop | None = None
 
     def row(self) -> dict[str, Scalar]:
         """The row of the result stream."""
         row: dict[str, Scalar] = {**self.result.values, "infer_ms": self.result.infer_ms}
+        if self.crop is not None:
+            row |= self.crop.row()
         return row if self.window else {**row, "frame": self.reading.index}
 
 
@@ -162,6 +167,8 @@ class ModelRunner:
         more = _HELD_WAITING if self.held else 0
         if self._windows is not None:
             return _WINDOWS_WAITING + more
+        if self.settings.crops is not None:
+            return self.settings.crops.most + more
         return more + (0 if self.waits else 1)
 
     @property
@@ -211,7 +218,12 @@ class ModelRunner:
             if why := why or scene_mismatch(manifest, settings):
                 raise ModelError(why).coded("model-input-mismatch")
             isolation = None if self.settings.isolation is UNSET else self.settings.isolation
-            return Opened(ref, self._host.models.model(package, self.settings.asked, isolation))
+            model = self._host.models.model(package, self.settings.asked, isolation)
+            if settings.crops is not None and (clash := crops.FIELDS.keys() & model.fields().keys()):
+                raise ModelError(f"its field {min(clash)!r} has the name of a field of crops").coded(
+                    "model-input-mismatch"
+                )
+            return Opened(ref, model)
         except EdgebedError as error:
             return Opened(ref, error.reason)
         except Exception as error:  # one package must not end the daemon
@@ -247,6 +259,8 @@ class ModelRunner:
             fields["frame"] = Field(t="i64", desc="index of the picture")
         if self._scene is not None:
             fields |= self._scene.fields()
+        if self.settings.crops is not None:
+            fields |= crops.FIELDS
         return Stream(kind="signal", fields=fields)
 
     def offer(self, reading: Reading) -> Awaitable[None] | None:
@@ -281,13 +295,39 @@ class ModelRunner:
         self._hand_on()
         if len(self._jobs) <= self._limit:
             return None
-        if self.waits and not self._stuck:
-            if self._room is None or self._room.done():  # done: its source was cancelled
-                self._room = asyncio.get_running_loop().create_future()
-            return self._room
+        if (room := self.held_back()) is not None:
+            return room
         self._jobs.popleft()
         self.counters["dropped"] += 1
         return None
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether the model sees whole pictures, or windows, and not crops."""
+        return self.settings.crops is None
+
+    def offer_crops(self, detector: str, seen: Inference) -> None:
+        """Give what a slot found in one picture; the oldest crops are dropped where too many wait."""
+        config, picture = self.settings.crops, seen.reading.picture
+        if config is None or config.of != detector or picture is None or self._model is None:
+            return
+        if self.mode == "warm" or seen.reading.index % self.settings.every:
+            return
+        for crop in crops.crops(config, picture, seen.result.boxes):
+            if not self._is_fenced():
+                self._jobs.append(_Job(seen.reading, None, seen.stamp, self.mode == "live", crop))
+        self._hand_on()
+        while len(self._jobs) > self._limit and not self.waits:
+            self._jobs.popleft()
+            self.counters["dropped"] += 1
+
+    def held_back(self) -> Awaitable[None] | None:
+        """What a source that can wait must await before its next picture."""
+        if not self.waits or self._stuck or len(self._jobs) <= self._limit:
+            return None
+        if self._room is None or self._room.done():  # done: its source was cancelled
+            self._room = asyncio.get_running_loop().create_future()
+        return self._room
 
     def _is_fenced(self) -> bool:
         """Whether the fence of the agent forbids an inference now."""
@@ -360,6 +400,8 @@ class ModelRunner:
         self.counters = old.counters
         if self._windows is not None:
             self._windows.count_into(self.counters)
+        if self._scene is not None and old._scene is not None:
+            self._scene.go_on(old._scene)
         self.held = False
         self._hand_on()
 
@@ -490,13 +532,16 @@ class _Job:
     window: Window | None
     stamp: Stamp
     live: bool
+    crop: Crop | None = None
 
     def answer(self, result: Result, scene: Scene | None) -> Inference:
-        whole = self.window
+        whole, crop = self.window, self.crop
         quality = self.reading.quality if whole is None else whole.quality
+        if crop is not None:
+            result = crop.on_frame(result)
         boxes = result.boxes
         happened = scene.apply(result, self.reading.at_ns) if scene is not None else ()
-        return Inference(self.reading, result, whole is not None, quality, self.stamp, happened, boxes)
+        return Inference(self.reading, result, whole is not None, quality, self.stamp, happened, boxes, crop)
 
 
 def _infer(model: Model | Worker, stream: str, job: _Job) -> Result:
@@ -504,6 +549,8 @@ def _infer(model: Model | Worker, stream: str, job: _Job) -> Result:
         return model.run_window(job.window.rows, stream, job.window.end)
     if job.window is not None:
         return model.run_window(job.window.rows)
+    if job.crop is not None:
+        return model.run_frame(job.crop.picture)
     if job.reading.picture is None:
         raise TypeError("a frame stream gave a reading without a picture")
     return model.run_frame(job.reading.picture, lasting=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,8 @@ from wire.task_cancellation import end
 log = logging.getLogger("edgebed.model")
 
 _LONG_S = 10.0  # a model that takes longer to open makes room for the next one
+
+_MOST_FOLLOWED = 256  # things in crops whose last result is kept
 
 T = TypeVar("T")
 
@@ -85,6 +87,7 @@ class Pipeline:
         self.spare: dict[str, ModelRunner] = {}  # by slot: runners whose model stays open, to go back to
         # (device, stream) -> what else sees each of its readings
         self.taps: dict[tuple[str, str], Callable[[Reading], None]] = {}
+        self._crop_reporters: OrderedDict[tuple[str, int], EventReporter] = OrderedDict()
         self._group: asyncio.TaskGroup | None = None  # of `run`
         self._readers: dict[str, object] = {}  # device -> the source that may give readings
         self._tasks: dict[str, asyncio.Task[None]] = {}  # of runners and of pictures, by name
@@ -310,7 +313,8 @@ class Pipeline:
     def _choose_boxes(self, at: tuple[str, str]) -> None:
         """Choose whose boxes the snapshots of a stream show."""
         # in the order of the config, however long each gate took
-        here = [each for each in self.runners.values() if each.at_work and at == _input(each)]
+        runners = self.runners.values()
+        here = [each for each in runners if each.at_work and each.sees_all and at == _input(each)]
         if at in self._pictures and here:
             self._box_models[at] = max(here, key=lambda each: len(_finds(each)))
 
@@ -348,9 +352,13 @@ class Pipeline:
                 tap(reading)
             if reading.picture is None:
                 self._batchers[device, reading.stream].add(reading.at_ns, reading.values, reading.quality)
-            elif not any(runner.state.state == "ok" and runner.mode == "live" for runner in here):
+            elif not any(each.state.state == "ok" and each.mode == "live" for each in here if each.sees_all):
                 self._pictures[device, reading.stream].show(reading)
-            waits = [wait for runner in here if (wait := runner.offer(reading)) is not None]
+            waits = [
+                wait
+                for runner in here
+                if (wait := runner.offer(reading) if runner.sees_all else runner.held_back()) is not None
+            ]
             if not waits:
                 return None
             return waits[0] if len(waits) == 1 else _all(waits)
@@ -451,14 +459,29 @@ class Pipeline:
         self._batchers[device, runner.name].add(
             reading.at_ns, inference.row(), inference.quality, inference.stamp
         )
-        event = self._reporters[runner.name].event(inference, clk)
+        reporter = self._reporter(runner, inference)
+        event = reporter.event(inference, clk)
         if event is not None:
             self._sinks.send(Message("event", device, event.type, event, offset_ns))
-        for each in self._reporters[runner.name].happenings(inference, clk):
+        for each in reporter.happenings(inference, clk):
             self._sinks.send(Message("event", device, each.type, each, offset_ns))
+        for other in self._seen_by(*_input(runner)):
+            other.offer_crops(runner.name, inference)
         if self._box_models.get((device, runner.settings.stream)) is runner and runner.manifest is not None:
             seen = privacy.seen_by(runner.manifest, inference.every_box)
             self._pictures[device, runner.settings.stream].show(reading, seen, runner.label)
+
+    def _reporter(self, runner: ModelRunner, inference: Inference) -> EventReporter:
+        """What compares an inference with the one before: of the slot, or of the same thing in crops."""
+        whole = self._reporters[runner.name]
+        if inference.crop is None:
+            return whole
+        key = runner.name, inference.crop.key
+        mine = self._crop_reporters.setdefault(key, whole.another())
+        self._crop_reporters.move_to_end(key)
+        if len(self._crop_reporters) > _MOST_FOLLOWED:
+            self._crop_reporters.popitem(last=False)
+        return mine
 
 
 class _Places:

@@ -82,6 +82,10 @@ class Scene:
         }
         return {**inside, **crossed}
 
+    def go_on(self, other: Scene) -> None:
+        """Go on with the tracks, zones and counts of the same slot with another model."""
+        self._tracker, self._zones, self._lines = other._tracker, other._zones, other._lines
+
     def apply(self, result: Result, at_ns: int) -> list[Happening]:
         """Leave out what is ignored, number the boxes, and add to the row; returns what has happened."""
         if self._ignore:
@@ -182,6 +186,10 @@ def scene_mismatch(manifest: Manifest, config: SlotConfig) -> str:
 
     if not Scene.wanted(config):
         return ""
+    if config.crops is not None:
+        return (
+            f"track, zones, lines and ignore belong to the slot {config.crops.of}, whose crops this one sees"
+        )
     if manifest.decoder != "detection":
         return f"track, zones, lines and ignore need a detector, not {manifest.name} ({manifest.decoder})"
     options: Any = manifest.output

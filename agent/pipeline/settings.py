@@ -108,6 +108,25 @@ class LineConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     labels: _Labels = ()
 
 
+class CropsConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The parts of a picture that a model sees, instead of the whole."""
+
+    of: Annotated[str, Meta(description="Slot of the detector, on the same input, whose boxes are cut out.")]
+    labels: Annotated[
+        tuple[str, ...], Meta(max_length=64, description="Labels whose boxes are cut out; if empty, all.")
+    ] = ()
+    most: Annotated[
+        int,
+        Meta(ge=1, le=32, description="Largest number of crops of a picture: those of the strongest boxes."),
+    ] = 4
+    margin: Annotated[float, Meta(ge=0, le=1, description="Share of the box that is added on each side.")] = (
+        0.0
+    )
+    least_px: Annotated[
+        int, Meta(ge=2, le=1024, description="Crops whose shorter side has fewer pixels are left out.")
+    ] = 8
+
+
 class SlotConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """One model on one stream; its results are the stream data/{device}/{slot}."""
 
@@ -146,6 +165,9 @@ class SlotConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         ),
     ] = ""
 
+    crops: Annotated[
+        CropsConfig | None, Meta(description="See what another slot found in a picture, one crop at a time.")
+    ] = None
     track: Annotated[
         TrackConfig | None, Meta(description="Number what a detector finds, from picture to picture.")
     ] = None

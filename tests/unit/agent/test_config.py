@@ -189,6 +189,53 @@ def test_packages_are_checked_when_asked(folder: Path, packages: Any) -> None:
     assert ": broker.password_file: " in mistakes(folder, good, files=True)[0]
 
 
+SEEING = (
+    GOOD[: GOOD.index("models:")]
+    + """\
+models:
+  street: {package: street, input: camera/frames, SCENE}
+  light: {package: light, input: camera/frames, crops: {of: street, CROPS}}
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("scene", "crops", "words"),
+    [
+        ("zones: {Gate: {polygon: [[0, 0], [1, 0], [1, 1]]}}", "", "zones"),
+        ("zones: {gate: {polygon: [[0, 0], [1, 0]]}}", "", "polygon"),
+        ("zones: {gate: {polygon: [[0, 0], [1, 0], [1, 2]]}}", "", "polygon"),
+        ("lines: {gate: {start: [.nan, 0], end: [1, 0]}}", "", "start"),
+        ("ignore: [[[0, 0], [1, 0]]]", "", "ignore"),
+        ("lines: {gate: {start: [0, 0], end: [1, 0], labels: [dog]}}", "", "gate: 'dog' is not a label"),
+        ("zones: {car: {polygon: [[0, 0], [1, 0], [1, 1]]}}", "", "'car' is already a field"),
+        ("", "of: strett", "did you mean 'street'?"),
+        ("", "of: light", "'light' is not another slot"),
+        ("crops: {of: light}", "", "there are no crops of crops"),
+        ("", "labels: [dog]", "models.light.crops.labels: 'dog' is not a label of street"),
+        ("", "most: 0", "most"),
+    ],
+)
+def test_what_a_slot_follows_and_cuts_out_is_checked(
+    folder: Path, packages: Any, scene: str, crops: str, words: str
+) -> None:
+    spec = {"kind": "frame", "name": "x", "size": [32, 32]}
+    boxes = packages.constant(np.zeros((1, 5, 9)), shape=(1, 3, 32, 32))
+    output = {"decoder": "detection", "head": "yolov8", "labels": ["car"]}
+    packages.write(boxes, name="street", input=spec, output=output)
+    scores = packages.constant(np.zeros((1, 2)), shape=(1, 3, 32, 32))
+    output = {"decoder": "classification", "labels": ["a", "b"]}
+    packages.write(scores, name="light", input=spec, output=output)
+
+    def text(scene: str, crops: str) -> str:
+        of = "" if crops.startswith("of:") else "of: street, "
+        return SEEING.replace("SCENE", scene).replace("of: street, CROPS", of + crops)
+
+    assert load(write(folder, text("", "")), Clock(), files=True).config.models
+    found = mistakes(folder, text(scene, crops), files=True)
+    assert any(words in each for each in found), found
+
+
 def test_signatures_are_checked_when_asked(folder: Path, packages: Any) -> None:
     made = packages.write(packages.constant(np.zeros((1, 1))), name="odd")
     text = GOOD.replace("q: q, qd: {column: qd, unit: rad/s}", "a: q, b: qd").replace("50", "10")

@@ -26,6 +26,7 @@ from agent.offline.once import _why_no_result
 from agent.outbox import Message
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.settings import (
+    CropsConfig,
     DeviceConfig,
     DevicePlan,
     LineConfig,
@@ -367,6 +368,87 @@ async def test_heads_and_plates_leave_as_mosaics(
         "faces_hidden": 1,
         "plates_hidden": 1,
     }
+
+
+async def test_a_model_sees_what_another_one_found(
+    street_model: Callable[..., Path], bright_model: Path
+) -> None:
+    """The person stands in a dark part of the picture, the car in a bright one."""
+    models = {
+        "light": SlotConfig(package=bright_model, input="dev/frames", crops=CropsConfig(of="street")),
+        "street": SlotConfig(
+            package=street_model("person", "car"), input="dev/frames", track=TrackConfig(hits=1)
+        ),
+    }
+    bench = Bench(models, waits=True, blur=["faces"])
+    picture = np.zeros((240, 320, 3), np.uint8)
+    picture[:, 160:] = 250
+    async with bench.running() as sink:
+        assert bench.pipeline.streams("dev")["light"].fields.keys() >= {
+            "label",
+            "frame",
+            "crop",
+            "crop_track",
+        }
+        for index in range(4):
+            wait = sink(Reading("frames", T0 + index * STEP, picture=picture, index=index))
+            if wait is not None:
+                await wait
+        await bench.settled()
+        shot = await bench.pipeline.snapshot("dev")
+    assert bench.column("light", "frame") == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert bench.column("light", "crop_of") == ["person", "car"] * 4
+    assert bench.column("light", "label") == ["dark", "bright"] * 4
+    assert bench.column("light", "crop_track") == [1, 2] * 4
+    assert bench.column("light", "crop_w") == pytest.approx([0.1875, 0.375] * 4, abs=1e-3)
+    changes = [(each.top, each.boxes[0].label, each.frame) for each in bench.events() if each.slot == "light"]
+    assert changes == [("dark", "person", 1), ("bright", "car", 1)], "each thing changes by itself"
+    assert shot is not None
+    assert (shot.model, shot.blur, shot.faces) == ("person-car@1.0", "parts", 1)
+
+
+async def test_a_worker_gets_the_picture_once_and_then_crops(
+    street_model: Callable[..., Path], bright_model: Path
+) -> None:
+    models = {
+        "street": SlotConfig(package=street_model("person", "car"), input="dev/frames", isolation="process"),
+        "light": SlotConfig(
+            package=bright_model, input="dev/frames", isolation="process", crops=CropsConfig(of="street")
+        ),
+    }
+    bench = Bench(models, waits=True)
+    async with bench.running() as sink:
+        wait = sink(Reading("frames", T0, picture=np.full((240, 320, 3), 250, np.uint8), index=0))
+        if wait is not None:
+            await wait
+        await bench.settled()
+        copies = bench.pipeline._models._workers.frames.copies
+    bench.pipeline.close()
+    assert bench.column("light", "label") == ["bright", "bright"]
+    assert copies == 1, "the crops are small enough for a packet"
+
+
+async def test_crops_that_come_too_fast_are_dropped_and_counted(
+    street_model: Callable[..., Path], bright_model: Path
+) -> None:
+    crops, dark = CropsConfig(of="street", most=1), np.zeros((240, 320, 3), np.uint8)
+    models = {
+        "street": SlotConfig(package=street_model("person", "car"), input="dev/frames"),
+        "light": SlotConfig(package=bright_model, input="dev/frames", crops=crops),
+    }
+    bench = Bench(models)
+    async with bench.running() as sink:
+        light = bench.pipeline.runners["light"]
+        await until(lambda: light._thread is not None)
+        thread, light._thread = light._thread, None
+        for index in range(3):
+            sink(Reading("frames", T0 + index * STEP, picture=dark, index=index))
+            await until(lambda: bench.pipeline.runners["street"].counters["runs"] == index + 1)  # noqa: B023
+        assert light.counters["dropped"] == 2
+        light._thread = thread
+        light._hand_on()
+        await bench.settled()
+    assert bench.column("light", "frame") == [2]
 
 
 @pytest.fixture

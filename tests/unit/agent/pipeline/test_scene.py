@@ -111,6 +111,17 @@ def test_a_crossing_before_the_number_is_counted_with_it() -> None:
     assert [row["door_in"] for row in rows] == [0, 0, 0, 1]
 
 
+def test_another_model_of_the_slot_goes_on_counting() -> None:
+    config = slot(lines={"door": DOOR}, track=TrackConfig(hits=1))
+    old, new = Scene(config, manifest()), Scene(config, manifest())
+    for k, x in enumerate((0.55, 0.48)):
+        old.apply(seen(at(x, 0.5)), k * FRAME_NS)
+    new.go_on(old)
+    result = seen(at(0.46, 0.5))
+    new.apply(result, 2 * FRAME_NS)
+    assert (result.values["door_in"], result.boxes[0].track) == (1, 1)
+
+
 def test_the_centre_can_be_what_counts() -> None:
     top = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.5), (0.0, 0.5))
     for anchor, count in (("foot", 0), ("centre", 1)):
