@@ -114,7 +114,7 @@ def test_a_crossing_before_the_number_is_counted_with_it() -> None:
 def test_another_model_of_the_slot_goes_on_counting() -> None:
     config = slot(lines={"door": DOOR}, track=TrackConfig(hits=1))
     old, new = Scene(config, manifest()), Scene(config, manifest())
-    for k, x in enumerate((0.55, 0.48)):
+    for k, x in enumerate((0.54, 0.48)):
         old.apply(seen(at(x, 0.5)), k * FRAME_NS)
     new.go_on(old)
     result = seen(at(0.46, 0.5))
