@@ -373,7 +373,7 @@ async def test_heads_and_plates_leave_as_mosaics(
 async def test_a_model_sees_what_another_one_found(
     street_model: Callable[..., Path], bright_model: Path
 ) -> None:
-    """The person stands in a dark part of the picture, the car in a bright one."""
+    """The person is in a dark part of the picture, the car is in a bright one."""
     models = {
         "light": SlotConfig(package=bright_model, input="dev/frames", crops=CropsConfig(of="street")),
         "street": SlotConfig(
