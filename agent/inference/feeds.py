@@ -134,11 +134,14 @@ class Feeds:
         where = f"input.constants: {printable(declared.name, 64)}"
         try:
             given = np.array(value)
-            made = given.astype(declared.dtype)
+            with np.errstate(all="ignore"):  # what does not fit is refused below
+                made = given.astype(declared.dtype)
         except (TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"{where} is not a number or nested lists of numbers of one length") from error
         if given.dtype.kind not in "biuf" or (made.dtype.kind in "biu" and not np.array_equal(made, given)):
             raise ModelError(f"{where} must have numbers of the type {made.dtype}")
+        if made.dtype.kind == "f" and not np.array_equal(np.isfinite(made), np.isfinite(given)):
+            raise ModelError(f"{where} has a number that is too large for {made.dtype}")
         if not made.ndim:
             return np.full(self._dims(declared), made)
         if not fits(declared.shape, made.shape):

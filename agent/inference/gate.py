@@ -22,6 +22,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from agent.inference import (
+    decoders,
     execution_providers,
     gate_process,
     golden,
@@ -282,7 +283,8 @@ def _key(package: Package, providers: Sequence[str]) -> str:
         vectors = [golden.FOLDER, str(error)]
     names = [manifest.FILE, found.file, *([labels] if labels else []), *vectors]
     files = package_files.fingerprint(package.path, names)
-    parts = [found.hash, versions, files, gate_process.machine(), *providers]
+    decoder = decoders.installed(found.decoder)
+    parts = [found.hash, versions, decoder, files, gate_process.machine(), *providers]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 

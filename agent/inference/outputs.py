@@ -50,7 +50,7 @@ class Outputs:
         self._maps = {at: _MAPS[node.type] for at, node in enumerate(chosen) if node.type in _MAPS}
         if decoder != "classification":
             self._maps = {}
-        for at, node in enumerate(chosen):
+        for at, node in enumerate([*chosen, *(known[name] for name in state)]):
             if at not in self._maps:
                 _require_numbers(node)
         self._state = len(chosen)  # where the state begins among what a run gives

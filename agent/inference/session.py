@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from adapters.base import Picture
 from agent.inference import decoders, execution_providers, gate_process
+from agent.inference.declared import checked, require_fields
 from agent.inference.decoders import ModelError, Result
 from agent.inference.execution_providers import CPU
 from agent.inference.feeds import Buffers, Feeds
@@ -124,6 +125,9 @@ class Model:
             tensors = [*self._feeds.filled, *tensors]
         self._decoder = kind(found.output, tensors, spec.size if isinstance(spec, FrameInput) else None)
         self._decoder.attach(spec)
+        fields = self._decoder.fields()
+        require_fields(fields, of_pictures=isinstance(spec, FrameInput))
+        self._foreign = None if found.decoder in decoders.BUILT_IN else fields  # its results are checked
 
     def fields(self) -> dict[str, Field]:
         """The fields of a row of the result stream."""
@@ -207,6 +211,8 @@ class Model:
             self._free.append(buffers)
         outputs, state = self._outputs.arrays(given)
         result = self._decoder.decode([*before, *outputs] if before else outputs, placement)
+        if self._foreign is not None:
+            result = checked(result, self._foreign)
         result.infer_ms = spent_ms
         # an infinite number can be right, as a masked score, but not where a value of the row is lost
         lost = None in result.values.values() and not all(map(_is_finite, outputs))

@@ -268,7 +268,8 @@ class Worker:
         return self._child
 
     def _opening(self) -> bytes:
-        opening = Opening(str(self.package.path.resolve()), self.manifest.hash, self._providers, self.scanned)
+        folder = os.fsencode(self.package.path.resolve())
+        opening = Opening(folder, self.manifest.hash, self._providers, self.scanned)
         try:
             return worker_wire.packet(opening)
         except ModelError:  # too much to send: the worker scans the file itself

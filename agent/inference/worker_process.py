@@ -62,7 +62,7 @@ def _yield_to_agent() -> None:
 
 
 def _open(opening: Opening) -> Model:
-    package = load_package(Path(opening.folder))
+    package = load_package(Path(os.fsdecode(opening.folder)))
     if package.manifest.hash != opening.hash:
         raise ModelError(f"{package.path}: the manifest has changed since the model was checked")
     return Model(package, providers=opening.providers, scanned=opening.scanned)

@@ -6,30 +6,26 @@ rest of a message. The agent treats a worker as hostile: a model may have taken 
 
 from __future__ import annotations
 
-import math
-from itertools import chain
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-import numpy as np
-from msgspec import UNSET, Meta, Struct
+from msgspec import Meta, Struct
 
+from agent.inference.declared import MAX_BYTES, MAX_FIELDS, plain, require_declared
 from agent.inference.decoders import ModelError, Result
 from agent.inference.session import Scanned
-from wire.messages import Field, Scalar
+from wire.messages import Field
 from wire.topics import FIELD
 
-MAX_PACKET = 160 << 10  # bytes; the kernel's buffer of a socket takes a little more
+MAX_PACKET = MAX_BYTES  # bytes; the kernel's buffer of a socket takes a little more
 MAX_INLINE = 64 << 10  # bytes of an input that a packet takes; larger ones are in shared memory
 KEPT = 4  # parts of the shared memory that a worker keeps mapped: the newest
-_MAX_BOXES, _MAX_FIELDS, _MAX_TEXT = 1_000, 2_000, 512
-_MAX_JSON = 16_384  # characters of a value that is JSON, as a vector
 
 
 class Opening(Struct, frozen=True, array_like=True):
     """Agent to worker, first: the package to open."""
 
-    folder: str
+    folder: bytes  # names of files need not be text
     hash: str  # of the manifest
     providers: list[str]
     scanned: Scanned | None  # None: the worker scans the file itself
@@ -55,7 +51,7 @@ class Opened(Struct, frozen=True, tag="opened", array_like=True):
 
     why: Annotated[str, Meta(max_length=4_000)] = ""
     provider: Annotated[str, Meta(max_length=64)] = ""
-    fields: Annotated[dict[str, Field], Meta(max_length=_MAX_FIELDS)] = {}
+    fields: Annotated[dict[str, Field], Meta(max_length=MAX_FIELDS)] = {}
     stateful: bool = False
     wide: bool = False
 
@@ -78,7 +74,7 @@ def packet(message: Struct) -> bytes:
     Raises:
         ModelError: it is too large.
     """
-    body = msgspec.msgpack.encode(message, enc_hook=_plain)
+    body = msgspec.msgpack.encode(message, enc_hook=plain)
     if len(body) > MAX_PACKET:
         raise ModelError(f"its result takes {len(body)} bytes; {MAX_PACKET} are allowed")
     return body
@@ -110,41 +106,7 @@ def answer(body: bytes, number: int, fields: dict[str, Field]) -> Answer:
     if found.number != number:
         raise ValueError("it answers a job that it was not given")
     if found.result is not None:
-        _require_declared(found.result, fields)
+        require_declared(found.result, fields)
     elif not found.why:
         raise ValueError("it gives neither a result nor a reason")
     return found
-
-
-def _require_declared(result: Result, fields: dict[str, Field]) -> None:
-    """Raise ValueError unless the result is one that a decoder with these fields can give."""
-    for name, value in result.values.items():
-        if name not in fields or not _fits(value, fields[name].t):
-            raise ValueError("it gives a value that it has not declared")
-    if len(result.boxes) > _MAX_BOXES:
-        raise ValueError(f"it gives more than {_MAX_BOXES} boxes")
-    for box in result.boxes:
-        outline = chain.from_iterable((*box.points, *box.polygon))
-        area = 0.0 if box.area is UNSET else box.area
-        if not all(map(math.isfinite, (box.score, *box.box, area, *outline))) or abs(box.cls) > 2**31:
-            raise ValueError("it gives a box that is not finite")
-    numbers = (result.infer_ms, 0.0 if result.score is None else result.score)
-    if len(result.top) > _MAX_TEXT or not all(map(math.isfinite, numbers)):
-        raise ValueError("its main finding is not one")
-
-
-def _fits(value: Scalar, kind: str) -> bool:
-    if value is None:
-        return True
-    if kind == "bool":
-        return isinstance(value, bool)
-    if kind in ("str", "json"):
-        return isinstance(value, str) and len(value) <= (_MAX_JSON if kind == "json" else _MAX_TEXT)
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _plain(value: Any) -> Any:
-    """A number of numpy as one of Python: decoders of other packages may give them."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise NotImplementedError(f"{type(value).__name__} cannot be sent")

@@ -13,7 +13,7 @@ from agent.inference.decoders.base import (
     require_size,
     slugs,
 )
-from agent.inference.decoders.registry import BUILT_IN, load, names
+from agent.inference.decoders.registry import BUILT_IN, installed, load, names
 
 __all__ = [
     "BUILT_IN",
@@ -26,6 +26,7 @@ __all__ = [
     "Result",
     "Tensor",
     "flat",
+    "installed",
     "load",
     "names",
     "require_size",

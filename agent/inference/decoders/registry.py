@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
 
 from agent.inference.decoders.base import Decoder, ModelError
 from wire.plugins import entry_points, third_party
@@ -40,4 +46,21 @@ def load(name: str) -> type[Decoder]:
     found = third_party(GROUP, "decoder", name, Decoder, ModelError)  # type: ignore[type-abstract]
     if found is None:
         raise ModelError(f"unknown decoder {name!r}; known are {', '.join(names())}")
+    options = getattr(found, "Options", None)
+    if not (isinstance(options, type) and issubclass(options, Struct)):
+        raise ModelError(f"decoder {name!r} has no Options that are a msgspec.Struct; update its package")
+    if taken := {"decoder", "tensors"} & {*options.__struct_fields__}:
+        raise ModelError(f"decoder {name!r} has an option {min(taken)!r}, which every output has already")
     return found
+
+
+def installed(name: str) -> list[Any]:
+    """What changes when another version of a decoder is installed; [] for a built-in one, part of edgebed."""
+    if name in BUILT_IN:
+        return []
+    points = [point for point in entry_points(group=GROUP) if point.name == name]
+    versions = [point.dist.version for point in points if point.dist is not None]
+    with suppress(OSError, TypeError):  # a file may be changed in place, as in an editable installation
+        at = Path(inspect.getfile(load(name))).stat()
+        return [*versions, at.st_size, at.st_mtime_ns]
+    return [*versions]

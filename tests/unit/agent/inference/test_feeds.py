@@ -175,6 +175,10 @@ def test_several_inputs_and_constants_come_from_one_window(packages) -> None:
             {"constants": {**SEVERAL["constants"], "table": [1.0]}},
             "table has the shape [1], the model needs table float32[1, ?]",
         ),
+        (
+            {"constants": {**SEVERAL["constants"], "table": [[1e39]]}},
+            "table has a number that is too large for float32",
+        ),
         ({"constants": {**SEVERAL["constants"], "now": 1}}, "'now' gets its value twice"),
         ({"inputs": SEVERAL["inputs"][:1]}, "input names no value for now float64[]"),
     ],

@@ -87,6 +87,7 @@ class Acting(Decoder):
     Options = Options
 
     def __init__(self, options, outputs, size):
+        self.do = options.do
         if "agent.inference.gate_process" not in sys.modules:
             return
         if options.do == "crash":
@@ -129,7 +130,18 @@ class Acting(Decoder):
         return {}
 
     def decode(self, outputs, placement):
-        return Result({})
+        return {} if self.do == "dict" else Result({"x": object()} if self.do == "object" else {})
+
+class WithoutOptions(Decoder):
+    def __init__(self, *_):
+        pass
+    fields = decode = None
+
+class Taken(Struct):
+    tensors: int = 0
+
+class TakenOption(WithoutOptions):
+    Options = Taken
 """
 
 
@@ -141,7 +153,10 @@ def acting(packages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     info.mkdir(parents=True)
     (site / "acting.py").write_text(PLUGIN)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acting\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[edgebed.decoders]\nacting = acting:Acting\n")
+    (info / "entry_points.txt").write_text(
+        "[edgebed.decoders]\nacting = acting:Acting\n"
+        "bare = acting:WithoutOptions\ntaken = acting:TakenOption\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(site))
     monkeypatch.syspath_prepend(str(site))
 
@@ -163,6 +178,8 @@ def acting(packages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("garbage", "its report cannot be read", "model-refused"),
         ("forge", r"\x1b[2J", "\\n"),
         ("write", "OSError", "model-refused"),
+        ("dict", "its decoder gave dict, not a Result", "model-refused"),
+        ("object", "object cannot be sent", "model-refused"),
         ("memory", "GB of memory", "model-memory-limit"),
     ],
 )
@@ -174,6 +191,24 @@ def test_a_child_that_misbehaves_is_one_reason(acting: Any, do: str, reason: str
     assert caught.value.reason_code == code
     assert all(line.isprintable() for line in str(caught.value).splitlines())
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(("word", "why"), [("bare", "has no Options"), ("taken", "has an option 'tensors'")])
+def test_a_decoder_that_no_manifest_can_name_is_one_sentence_with_the_line(
+    acting: Any, packages, word: str, why: str
+) -> None:
+    folder = packages.write(packages.constant(ONE), output={"decoder": word})
+    with pytest.raises(ModelError, match=rf"manifest.yaml:14:12: output.decoder: decoder '{word}' {why}"):
+        load_package(folder)
+
+
+def test_another_version_of_a_decoder_runs_the_gate_again(acting: Any, tmp_path: Path) -> None:
+    folder, memory = acting("dict"), tmp_path / "gate"
+    for _ in range(2):
+        assert "not a Result" in str(refused(folder, memory=memory))
+    code = tmp_path / "site" / "acting.py"
+    code.write_text(code.read_text().replace("return {} if", "return Result({}) if"))
+    assert gate.verify(load_package(folder), memory=memory).why == ""
 
 
 def test_what_the_child_prints_is_not_its_report(acting: Any) -> None:

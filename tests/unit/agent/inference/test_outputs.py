@@ -168,3 +168,21 @@ def test_an_output_that_no_decoder_reads_may_be_anything(packages) -> None:
             Model(load_package(folder))
     named = packages.write(body.SerializeToString(), input=WINDOW, output={**output, "tensors": ["y"]})
     assert Model(load_package(named)).run_window(np.ones((1, 3), np.float32)).values == {"power": 3.0}
+
+
+def test_a_state_that_is_not_numbers_is_refused(packages) -> None:
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["sum", "before"], ["y"]),
+        helper.make_node("Cast", ["y"], ["text"], to=TensorProto.STRING),
+    ]
+    body = packages.model(
+        nodes,
+        inputs={"x": (1, 3), "before": ()},
+        outputs={"y": (), "text": ()},
+        types={"text": TensorProto.STRING},
+    )
+    output = {"decoder": "regression", "fields": {"power": {}}}
+    folder = packages.write(body, input={**WINDOW, "state": {"before": "text"}}, output=output)
+    with pytest.raises(ModelError, match=r"output 'text' is tensor\(string\), not numbers"):
+        Model(load_package(folder))

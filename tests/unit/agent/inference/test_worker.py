@@ -278,6 +278,11 @@ def test_a_process_that_lies_is_ended_and_counted(
         assert len(descriptors(os.getpid())) == before, f"{lie}: descriptors that it sent are closed"
 
 
+def test_a_folder_whose_name_is_not_text_is_opened(packages: Any, cache: ModelCache) -> None:
+    folder = summing(packages).rename(packages.folder / os.fsdecode(b"\xff"))
+    assert opened(cache, folder).run_window(ONES).values == {"power": 8.0}
+
+
 AGENT = """
 import sys, threading
 from pathlib import Path
