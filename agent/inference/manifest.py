@@ -19,6 +19,7 @@ from agent.inference import decoders, package_files
 from agent.inference.decoders import ModelError
 from agent.inference.decoders.base import Quantity
 from agent.inference.inputs import FrameInput, Input, Key, WindowInput, WindowPart
+from agent.inference.model_card import CardMetric, ModelCard
 from wire import config
 from wire.config import Marks, Mistake
 from wire.errors import ConfigError
@@ -71,6 +72,7 @@ class Manifest(Struct, kw_only=True, frozen=True):
     budgets: Budgets
     data: dict[str, Any]
     quality: dict[str, Any]
+    card: ModelCard | None
     files: dict[str, str]  # name and sha256 of each file that this was read from
 
     @property
@@ -102,6 +104,10 @@ class _Page(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     quality: Annotated[
         dict[str, Any], Meta(description="Its scores and the data they were measured on; free form.")
     ] = {}
+    card: Annotated[
+        ModelCard | None,
+        Meta(description="What people should know; `edgebed model card` writes README.md from it."),
+    ] = None
 
 
 def load(folder: Path) -> Manifest:
@@ -290,6 +296,8 @@ def documented() -> list[ManifestKey]:
     ]
     found += list(_keys(WindowPart, "input (window).inputs.*."))
     found += list(_keys(Budgets, "budgets."))
+    found += list(_keys(ModelCard, "card."))
+    found += list(_keys(CardMetric, "card.metrics.*."))
     common = msgspec.defstruct("Common", [("tensors", _Tensors, [])])
     found += list(_keys(common, "output."))
     for word in decoders.BUILT_IN:

@@ -81,6 +81,23 @@ def draft(path: Path, force: bool) -> None:
 
 
 @command.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace a README.md that this command did not write.")
+def card(folder: Path, force: bool) -> None:
+    """Write README.md, a Hugging Face model card, and sbom.cdx.json (CycloneDX) of FOLDER from its manifest.
+
+    A signed package needs a new signature afterwards.
+    """
+    from agent.inference.signature import FILE
+    from edgebed.model_tools.card import write
+
+    for name in write(folder, force=force):
+        click.echo(folder / name)
+    if (folder / FILE).exists():
+        click.echo(f"sign the package again: edgebed model sign {folder} --key KEY")
+
+
+@command.command()
 @click.argument(
     "folders", type=click.Path(exists=True, file_okay=False, path_type=Path), nargs=-1, required=True
 )

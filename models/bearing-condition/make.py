@@ -28,6 +28,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from edgebed.intervals import wilson
+from edgebed.model_tools.card import write as write_card
 
 HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"
@@ -79,7 +80,7 @@ def main() -> None:
         write_golden()
     quality = measure(data, fan_end(Path(named)))
     write_manifest(quality)
-    (HERE / "README.md").write_text(card(quality))
+    write_card(HERE)
 
 
 # -- recordings --------------------------------------------------------------------------------------------
@@ -346,14 +347,20 @@ def write_manifest(quality: dict[str, Any]) -> None:
             "train": "first half of normal, ball and inner race at 0 hp (1797 rpm)",
             "held_out": "last four tenths of the same, and all of ball at 3 hp (1730 rpm)",
         },
-        "quality": quality,
+        "quality": {**quality, "card": figures(quality)},
     }
     text = yaml.safe_dump(manifest, sort_keys=False, width=110, default_flow_style=None)
-    (HERE / "manifest.yaml").write_text("# Written by make.py.\n" + text)
+    (HERE / "manifest.yaml").write_text("# Written by make.py, but for the card.\n" + text + texts())
 
 
-def card(quality: dict[str, Any]) -> str:
-    """README.md: `card.md` with the figures of the manifest's `quality`."""
+def texts() -> str:
+    """The card in the manifest, which people write."""
+    before = (HERE / "manifest.yaml").read_text()
+    return before[before.index("card:\n  intended_use") :]
+
+
+def figures(quality: dict[str, Any]) -> dict[str, Any]:
+    """Tables and numbers that the card in the manifest shows beside those of `quality`."""
     model, rule = quality["model"], quality["baseline"]
     right = [row[at] for at, row in enumerate(model["confusion"])]
 
@@ -365,17 +372,15 @@ def card(quality: dict[str, Any]) -> str:
     def matrix(table: list[list[int]]) -> str:
         return "\n".join(f"| {LABELS[at]} | {' | '.join(map(str, row))} |" for at, row in enumerate(table))
 
-    text = (HERE / "card.md").read_text()
-    return text.format(
-        recordings=rows("by_recording"),
-        conditions=rows("by_condition"),
-        confusion=matrix(model["confusion"]),
-        windows=model["windows"],
-        turned=quality["trained_at_3_hp"],
-        all=wilson(sum(right), model["windows"]),
-        normal=wilson(right[0], sum(model["confusion"][0])),
-        few=sum(model["confusion"][0]),
-    )
+    return {
+        "recordings": rows("by_recording").splitlines(),
+        "conditions": rows("by_condition").splitlines(),
+        "confusion": matrix(model["confusion"]).splitlines(),
+        "windows": model["windows"],
+        "all": [round(end, 4) for end in wilson(sum(right), model["windows"])],
+        "normal": [round(end, 4) for end in wilson(right[0], sum(model["confusion"][0]))],
+        "few": sum(model["confusion"][0]),
+    }
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from mitbih import RATE_HZ, record_100
 
 from agent.pipeline.resampler import HALF_WIDTH, resampled
 from edgebed.intervals import bootstrap
+from edgebed.model_tools.card import write as write_card
 from simulators.plants.patient import ECG_HZ, Patient
 
 HERE = Path(__file__).resolve().parent
@@ -61,7 +62,7 @@ def main() -> None:
     write_golden()
     quality = measure()
     write_manifest(quality)
-    (HERE / "README.md").write_text(card(quality))
+    write_card(HERE)
 
 
 # -- the network -------------------------------------------------------------------------------------------
@@ -334,14 +335,20 @@ def write_manifest(quality: dict[str, Any]) -> None:
             },
             "real": "MIT-BIH record 100 (PhysioNet, ODC-BY), for measuring alone",
         },
-        "quality": quality,
+        "quality": {**quality, "card": figures(quality)},
     }
     text = yaml.safe_dump(manifest, sort_keys=False, width=110, default_flow_style=None)
-    (HERE / "manifest.yaml").write_text("# Written by make.py.\n" + text)
+    (HERE / "manifest.yaml").write_text("# Written by make.py, but for the card.\n" + text + texts())
 
 
-def card(quality: dict[str, Any]) -> str:
-    """README.md: `card.md` with the figures of the manifest's `quality`."""
+def texts() -> str:
+    """The card in the manifest, which people write."""
+    before = (HERE / "manifest.yaml").read_text()
+    return before[before.index("card:\n  intended_use") :]
+
+
+def figures(quality: dict[str, Any]) -> dict[str, Any]:
+    """Tables and numbers that the card in the manifest shows beside those of `quality`."""
     tables = {where: _table(quality[where]) for where in ("randomised", "simulator")}
     cases = "\n".join(
         f"| {case} | {CASES[case].share:.0%} | {' | '.join(f'{share:.1%}' for share in right.values())} |"
@@ -349,17 +356,16 @@ def card(quality: dict[str, Any]) -> str:
     )
     real = _table(quality["mitbih_100"]) if "mitbih_100" in quality else "Not measured in this build."
     judged = _judged(quality["mitbih_100"]) if "mitbih_100" in quality else ""
-    text = (HERE / "card.md").read_text()
-    return text.format(
-        **tables,
-        cases=cases,
-        real=real,
-        judged=judged,
-        train=len(TRAIN),
-        held_out=len(HELD_OUT),
-        windows=quality["randomised"]["model"]["windows"],
-        confusion=_matrix(quality["randomised"]["model"]["confusion"]),
-    )
+    return {
+        **{name: table.splitlines() for name, table in tables.items()},
+        "cases": cases.splitlines(),
+        "real": real.splitlines(),
+        "judged": judged.splitlines(),
+        "train": len(TRAIN),
+        "held_out": len(HELD_OUT),
+        "windows": quality["randomised"]["model"]["windows"],
+        "confusion": _matrix(quality["randomised"]["model"]["confusion"]).splitlines(),
+    }
 
 
 def _table(reports: dict[str, dict[str, Any]]) -> str:

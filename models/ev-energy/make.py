@@ -25,6 +25,7 @@ import yaml
 from onnx import numpy_helper, parser
 
 from edgebed.intervals import bootstrap
+from edgebed.model_tools.card import write as write_card
 from simulators.plants.vehicle import RATE_HZ, SIGNALS, UNITS, Vehicle
 
 HERE = Path(__file__).resolve().parent
@@ -60,7 +61,7 @@ def main() -> None:
         write_golden()
     quality = measure()
     write_manifest(quality)
-    (HERE / "README.md").write_text(card(quality))
+    write_card(HERE)
 
 
 # -- minutes of driving --------------------------------------------------------------------------------------
@@ -329,14 +330,20 @@ def write_manifest(quality: dict[str, Any]) -> None:
             "tune": f"{len(TUNE)} cars, for the baselines (seeds {TUNE.start}-{TUNE.stop - 1})",
             "held_out": f"{len(HELD_OUT)} cars (seeds {HELD_OUT.start}-{HELD_OUT.stop - 1})",
         },
-        "quality": quality,
+        "quality": {**quality, "card": figures(quality)},
     }
     text = yaml.safe_dump(manifest, sort_keys=False, width=110, default_flow_style=None)
-    (HERE / "manifest.yaml").write_text("# Written by make.py.\n" + text)
+    (HERE / "manifest.yaml").write_text("# Written by make.py, but for the card.\n" + text + texts())
 
 
-def card(quality: dict[str, Any]) -> str:
-    """README.md: `card.md` with the figures of the manifest's `quality`."""
+def texts() -> str:
+    """The card in the manifest, which people write."""
+    before = (HERE / "manifest.yaml").read_text()
+    return before[before.index("card:\n  intended_use") :]
+
+
+def figures(quality: dict[str, Any]) -> dict[str, Any]:
+    """Tables and numbers that the card in the manifest shows beside those of `quality`."""
     names = {
         "model": "this model",
         "line_of_last_minute": "a straight line of the last minute's energy",
@@ -349,8 +356,11 @@ def card(quality: dict[str, Any]) -> str:
         for label, q in ((label, quality[name]) for name, label in names.items())
     )
     weights = FEATURES * HIDDEN[0] + HIDDEN[0] * HIDDEN[1] + HIDDEN[1] * 3 + sum(HIDDEN) + 3
-    text = (HERE / "card.md").read_text()
-    return text.format(rows=rows, q=quality, cars=len(HELD_OUT), weights=weights)
+    return {
+        "rows": rows.splitlines(),
+        "cars": len(HELD_OUT),
+        "weights": weights,
+    }
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import yaml
 from onnx import numpy_helper, parser
 
 from edgebed.intervals import bootstrap, wilson
+from edgebed.model_tools.card import write as write_card
 from simulators.faults.fault import Fault
 from simulators.plants.vehicle import LABELS, RATE_HZ, SIGNALS, UNITS, Vehicle
 
@@ -56,7 +57,7 @@ def main() -> None:
         write_golden()
     quality = measure()
     write_manifest(quality)
-    (HERE / "README.md").write_text(card(quality))
+    write_card(HERE)
 
 
 # -- drives --------------------------------------------------------------------------------------------------
@@ -366,14 +367,20 @@ def write_manifest(quality: dict[str, Any]) -> None:
             "tune": f"{len(TUNE)} cars, an hour each (seeds {TUNE.start}-{TUNE.stop - 1})",
             "held_out": f"{len(HELD_OUT)} cars (seeds {HELD_OUT.start}-{HELD_OUT.stop - 1})",
         },
-        "quality": quality,
+        "quality": {**quality, "card": figures(quality)},
     }
     text = yaml.safe_dump(manifest, sort_keys=False, width=110, default_flow_style=None)
-    (HERE / "manifest.yaml").write_text("# Written by make.py.\n" + text)
+    (HERE / "manifest.yaml").write_text("# Written by make.py, but for the card.\n" + text + texts())
 
 
-def card(quality: dict[str, Any]) -> str:
-    """README.md: `card.md` with the figures of the manifest's `quality`."""
+def texts() -> str:
+    """The card in the manifest, which people write."""
+    before = (HERE / "manifest.yaml").read_text()
+    return before[before.index("card:\n  intended_use") :]
+
+
+def figures(quality: dict[str, Any]) -> dict[str, Any]:
+    """Tables and numbers that the card in the manifest shows beside those of `quality`."""
     model, rule = quality["model"], quality["rule"]
     lines = [("all", model, rule)]
     lines += [(kind, model["by_kind"][kind], rule["by_kind"][kind]) for kind in LABELS[1:]]
@@ -384,17 +391,13 @@ def card(quality: dict[str, Any]) -> str:
     )
     weights = FEATURES * HIDDEN[0] + HIDDEN[0] * HIDDEN[1] + HIDDEN[1] * 4 + sum(HIDDEN) + 4
     both = {"model": model, "rule": rule}
-    text = (HERE / "card.md").read_text()
-    return text.format(
-        rows=rows,
-        q=quality,
-        m=model,
-        r=rule,
-        sure={name: "{:.2f} to {:.2f}".format(*q["false_alarms_per_hour_95"]) for name, q in both.items()},
-        noticed={name: "{:.1%} to {:.1%}".format(*q["noticed_95"]) for name, q in both.items()},
-        weights=weights,
-        cars=len(HELD_OUT),
-    )
+    return {
+        "rows": rows.splitlines(),
+        "sure": {name: "{:.2f} to {:.2f}".format(*q["false_alarms_per_hour_95"]) for name, q in both.items()},
+        "noticed": {name: "{:.1%} to {:.1%}".format(*q["noticed_95"]) for name, q in both.items()},
+        "weights": weights,
+        "cars": len(HELD_OUT),
+    }
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import yaml
 from joint_graph import Graph
 
 from edgebed.intervals import bootstrap, wilson
+from edgebed.model_tools.card import write as write_card
 from simulators.faults.fault import Fault
 from simulators.plants.cobot import FAULT_KINDS, JOINTS, RATE_HZ, SIGNALS, Cobot
 
@@ -51,7 +52,7 @@ def main() -> None:
         write_golden()
     quality = measure()
     write_manifest(quality)
-    (HERE / "README.md").write_text(card(quality))
+    write_card(HERE)
 
 
 def build() -> bytes:
@@ -358,14 +359,20 @@ def write_manifest(quality: dict[str, Any]) -> None:
             "tune": f"{len(TUNE)} robots, {TUNE_S // 60} minutes each (seeds {TUNE.start}-{TUNE.stop - 1})",
             "held_out": f"{len(HELD_OUT)} robots (seeds {HELD_OUT.start}-{HELD_OUT.stop - 1})",
         },
-        "quality": quality,
+        "quality": {**quality, "card": figures(quality)},
     }
     text = yaml.safe_dump(manifest, sort_keys=False, width=110, default_flow_style=None)
-    (HERE / "manifest.yaml").write_text("# Written by make.py.\n" + text)
+    (HERE / "manifest.yaml").write_text("# Written by make.py, but for the card.\n" + text + texts())
 
 
-def card(quality: dict[str, Any]) -> str:
-    """README.md: `card.md` with the figures of the manifest's `quality`."""
+def texts() -> str:
+    """The card in the manifest, which people write."""
+    before = (HERE / "manifest.yaml").read_text()
+    return before[before.index("card:\n  intended_use") :]
+
+
+def figures(quality: dict[str, Any]) -> dict[str, Any]:
+    """Tables and numbers that the card in the manifest shows beside those of `quality`."""
     both = {name: quality[name] for name in ("model", "baseline")}
     model, baseline = both.values()
     rows = "\n".join(
@@ -373,19 +380,16 @@ def card(quality: dict[str, Any]) -> str:
         f"| {b['auroc']:.3f} | {b['detected']:.0%} | {b['right_joint']:.0%} |"
         for (label, m), b in zip(model["by_fault"].items(), baseline["by_fault"].values(), strict=True)
     )
-    text = (HERE / "card.md").read_text()
-    return text.format(
-        rows=rows,
-        m=model,
-        b=baseline,
-        sure={name: "{:.2f} to {:.2f}".format(*q["false_alarms_per_hour_95"]) for name, q in both.items()},
-        noticed={name: "{:.1%} to {:.1%}".format(*q["detected_95"]) for name, q in both.items()},
-        hours=quality["healthy_hours"],
-        robots=len(HELD_OUT),
-        tuned=len(TUNE),
-        episodes=quality["episodes"],
-        weights=FEATURES * JOINTS + (10 + JOINTS) * JOINTS,
-    )
+    return {
+        "rows": rows.splitlines(),
+        "sure": {name: "{:.2f} to {:.2f}".format(*q["false_alarms_per_hour_95"]) for name, q in both.items()},
+        "noticed": {name: "{:.1%} to {:.1%}".format(*q["detected_95"]) for name, q in both.items()},
+        "hours": quality["healthy_hours"],
+        "robots": len(HELD_OUT),
+        "tuned": len(TUNE),
+        "episodes": quality["episodes"],
+        "weights": FEATURES * JOINTS + (10 + JOINTS) * JOINTS,
+    }
 
 
 if __name__ == "__main__":

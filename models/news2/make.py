@@ -22,6 +22,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from edgebed.intervals import wilson
+from edgebed.model_tools.card import write as write_card
 from simulators.faults.fault import Fault
 from simulators.plants.patient import Patient
 
@@ -53,7 +54,7 @@ def main() -> None:
     write_golden(session)
     quality = measure(session)
     write_manifest(quality)
-    (HERE / "README.md").write_text(card(quality))
+    write_card(HERE)
 
 
 def build() -> bytes:
@@ -189,22 +190,39 @@ def write_manifest(quality: dict[str, Any]) -> None:
             "source": CHART,
             "held_out": f"{len(HEALTHY)} healthy and {len(ILL)} ill simulated patients: synthetic",
         },
-        "quality": {"on": "share of patients, five minutes after a fault of size 1 began", **quality},
+        "quality": {
+            "on": "share of patients, five minutes after a fault of size 1 began",
+            **quality,
+            "card": figures(quality),
+        },
     }
     text = yaml.safe_dump(manifest, sort_keys=False, width=110, default_flow_style=None)
-    (HERE / "manifest.yaml").write_text("# Written by make.py.\n" + text)
+    (HERE / "manifest.yaml").write_text("# Written by make.py, but for the card.\n" + text + texts())
 
 
-def card(quality: dict[str, Any]) -> str:
-    """README.md: `card.md` with the figures of the manifest's `quality`."""
+def texts() -> str:
+    """The card in the manifest, which people write."""
+    before = (HERE / "manifest.yaml").read_text()
+    return before[before.index("card:\n  intended_use") :]
+
+
+def figures(quality: dict[str, Any]) -> dict[str, Any]:
+    """Tables and numbers that the card in the manifest shows beside those of `quality`."""
     table = "\n".join(
         f"| {kind} | {quality[kind]['median']:g} | "
         + " | ".join(_sure(quality[kind][key]) for key in ("sum_of_5", "sum_of_7", "one_red"))
         + " |"
         for kind in FAULTS
     )
-    text = (HERE / "card.md").read_text()
-    return text.format(table=table, healthy=quality["healthy"], patients=len(HEALTHY), ill=len(ILL))
+    return {
+        "table": table.splitlines(),
+        "patients": len(HEALTHY),
+        "ill": len(ILL),
+        "urgent": {
+            kind: [round(end, 3) for end in wilson(round(quality[kind]["sum_of_5"] * len(ILL)), len(ILL))]
+            for kind in FAULTS
+        },
+    }
 
 
 def _sure(share: float) -> str:

@@ -26,6 +26,7 @@ import yaml
 from onnx import numpy_helper, parser
 
 from edgebed.intervals import bootstrap
+from edgebed.model_tools.card import write as write_card
 from simulators.plants.air import RATE_HZ, SIGNALS, UNITS, Air
 
 HERE = Path(__file__).resolve().parent
@@ -59,7 +60,7 @@ def main() -> None:
         write_golden()
     quality = measure()
     write_manifest(quality)
-    (HERE / "README.md").write_text(card(quality))
+    write_card(HERE)
 
 
 # -- quarters of an hour -------------------------------------------------------------------------------------
@@ -371,14 +372,20 @@ def write_manifest(quality: dict[str, Any]) -> None:
             "tune": f"{len(TUNE)} streets, for the mixture (seeds {TUNE.start}-{TUNE.stop - 1})",
             "held_out": f"{len(HELD_OUT)} streets (seeds {HELD_OUT.start}-{HELD_OUT.stop - 1})",
         },
-        "quality": quality,
+        "quality": {**quality, "card": figures(quality)},
     }
     text = yaml.safe_dump(manifest, sort_keys=False, width=110, default_flow_style=None)
-    (HERE / "manifest.yaml").write_text("# Written by make.py.\n" + text)
+    (HERE / "manifest.yaml").write_text("# Written by make.py, but for the card.\n" + text + texts())
 
 
-def card(quality: dict[str, Any]) -> str:
-    """README.md: `card.md` with the figures of the manifest's `quality`."""
+def texts() -> str:
+    """The card in the manifest, which people write."""
+    before = (HERE / "manifest.yaml").read_text()
+    return before[before.index("card:\n  intended_use") :]
+
+
+def figures(quality: dict[str, Any]) -> dict[str, Any]:
+    """Tables and numbers that the card in the manifest shows beside those of `quality`."""
     names = {
         "model": "this model",
         "mixture": "a mixture of the three below, by least squares",
@@ -392,8 +399,11 @@ def card(quality: dict[str, Any]) -> str:
         for label, q in ((label, quality[name]) for name, label in names.items())
     )
     weights = FEATURES * HIDDEN[0] + HIDDEN[0] * HIDDEN[1] + HIDDEN[1] * 3 + sum(HIDDEN) + 3
-    text = (HERE / "card.md").read_text()
-    return text.format(rows=rows, q=quality, weights=weights, streets=len(HELD_OUT))
+    return {
+        "rows": rows.splitlines(),
+        "weights": weights,
+        "streets": len(HELD_OUT),
+    }
 
 
 if __name__ == "__main__":

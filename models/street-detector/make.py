@@ -23,6 +23,7 @@ import numpy as np
 from street_figures import Seen, average_precision, count_errors, hits, people, precision_interval
 from street_pictures import HEIGHT, WIDTH, augmented, pictures
 
+from edgebed.model_tools.card import write as write_card
 from simulators.plants.scene import LABELS, Scene
 
 HERE = Path(__file__).resolve().parent
@@ -65,7 +66,7 @@ def main() -> None:
     write_golden()
     quality = measure()
     write_manifest(score, quality)
-    (HERE / "README.md").write_text(card(quality))
+    write_card(HERE)
 
 
 # -- training ----------------------------------------------------------------------------------------------
@@ -313,12 +314,13 @@ def write_manifest(score: float, quality: dict[str, Any], folder: Path = HERE) -
     )
     lines = [f"  {key}: {value}" for key, value in quality.items()]
     text += "\n".join(["quality:", *lines, ""]) if lines else ""
-    (folder / "manifest.yaml").write_text(text)
+    (folder / "manifest.yaml").write_text(text + texts())
 
 
-def card(quality: dict[str, Any]) -> str:
-    """README.md: `card.md` with the figures of the manifest's `quality`."""
-    return (HERE / "card.md").read_text().format(q=quality)
+def texts() -> str:
+    """The card in the manifest, which people write."""
+    before = (HERE / "manifest.yaml").read_text()
+    return before[before.index("card:\n  intended_use") :]
 
 
 def write_golden() -> None:

@@ -24,6 +24,7 @@ COVERED_BY = {
     "agent.inference.decoders.heads.yolox": "tests/unit/agent/inference/decoders/test_detection.py",
     "agent.inference.gate_process": "tests/unit/agent/inference/test_hostile_packages.py",
     "agent.command_memory": "tests/unit/agent/test_commands.py",
+    "agent.inference.model_card": "tests/unit/edgebed/model_tools/test_card.py",
     "agent.inference.inputs": "tests/unit/agent/inference/test_manifest.py",
     "agent.inference.remembered": "tests/unit/agent/inference/test_hostile_packages.py",
     "wire.node_token": "tests/unit/collector/web/test_node_access.py",
