@@ -34,6 +34,7 @@ from agent.pipeline.running import Running
 from agent.pipeline.sinks import Sinks
 from agent.pipeline.source import Source
 from agent.remote.trial import Trials
+from agent.slots import slot_commands
 from agent.slots.download import Download
 from agent.slots.model_store import ModelStore
 from agent.slots.slots import Slots
@@ -213,7 +214,8 @@ class App:
         self.fences = Fences(config.fence, clock, disk_mb=config.outbox.max_mb)
         if self._cgroup is not None:
             self.fences.by = "cgroup"
-        self.commands = Commands(config.state, clock, {"snapshot": self._snapshot, "rebirth": self._rebirth})
+        own = {"snapshot": self._snapshot, "rebirth": self._rebirth}
+        self.commands = Commands(config.state, clock, {**own, **slot_commands.actions(self.slots)})
         self.uplink = Uplink(
             self._identity,
             config.broker,

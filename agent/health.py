@@ -220,6 +220,14 @@ def is_well(document: dict[str, Any]) -> bool:
     )
 
 
+def _offer_lines(name: str, offer: dict[str, Any] | None) -> Iterator[str]:
+    """The line about the version that was offered last to a slot."""
+    if offer:
+        why = f": {offer['why']}" if offer.get("why") else ""
+        good = f"{offer.get('results', 0):,} of {offer.get('of', 0):,} good results"
+        yield f"model {name}: version {offer.get('offered', '')[:12]} is {offer['state']}, {good}{why}"
+
+
 def status_lines(document: dict[str, Any]) -> Iterator[str]:
     """Yield the status as text, one fact per line."""
     life = "running" if document["running"] else "not running"
@@ -258,6 +266,7 @@ def status_lines(document: dict[str, Any]) -> Iterator[str]:
         known = f", {model['name']}@{model.get('ver', '?')}" if model.get("name") else ""
         place = f" on {model['provider']}" if model.get("provider") else ""
         yield f"model {name}: {model.get('state')}{known}{place}, {counted(model.get('runs', 0), 'run')}{why}"
+        yield from _offer_lines(name, model.get("slot"))
     if document.get("fence_code"):
         yield f"a limit of the fence is reached: {document.get('fence', '')}"
     if document.get("day"):

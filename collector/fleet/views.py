@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from collector.fleet import problems
 from collector.fleet.node_state import NodeState, clock_state, number
@@ -140,6 +141,7 @@ def _models(state: NodeState, online: bool, newest: Newest) -> Iterator[dict[str
             "isolation": current.isolation if current else "",
             "pid": current.pid if current else 0,
             "mb": current.mb if current else 0.0,
+            "offer": msgspec.to_builtins(current.slot) if current and current.slot is not UNSET else {},
             "state": current.state if current and online else "unknown",
             **_reason(current),
             "counters": current.counters if current else {},

@@ -187,6 +187,15 @@ export function Clock({ clk, skew }) {
   `;
 }
 
+const offerText = (offer) =>
+  [
+    `${(offer.offered ?? "").slice(0, 12)} (${count(offer.attempt ?? 0)})`,
+    t("version.results", { n: count(offer.results ?? 0), of: count(offer.of ?? 0) }),
+    reasonText(offer),
+  ]
+    .filter(Boolean)
+    .join("\n");
+
 export function Model({ model }) {
   const provider = String(model.provider ?? "").replace(/ExecutionProvider$/, "");
   return html`
@@ -217,6 +226,12 @@ export function Model({ model }) {
         model.signed_by &&
         html`
           <span class="tag" title=${t("signed", { key: model.signed_by })}>✓ ${model.signed_by}</span>
+        `
+      }
+      ${
+        (model.offer?.state ?? "idle") !== "idle" &&
+        html`
+          <span class="tag" title=${offerText(model.offer)}>${t(`version.${model.offer.state}`)}</span>
         `
       }
     </span>

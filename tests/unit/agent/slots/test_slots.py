@@ -159,7 +159,10 @@ BAD: dict[str, tuple[Callable[[Site], Path], str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", BAD)
+SLOW = ("nan", "budget")
+
+
+@pytest.mark.parametrize("bad", [pytest.param(b, marks=pytest.mark.slow) if b in SLOW else b for b in BAD])
 async def test_a_bad_version_leaves_the_one_before(site: Site, bad: str) -> None:
     make, state, code = BAD[bad]
     digest = site.store.add(make(site))
@@ -217,6 +220,7 @@ async def test_a_version_that_was_confirmed_is_demoted_when_it_goes_wrong(site: 
         assert (agent.report().state, agent.report().digest) == ("rolled-back", "")
 
 
+@pytest.mark.slow
 async def test_a_damaged_version_is_not_used_after_a_restart(site: Site) -> None:
     digest = site.store.add(site.constant(1.0, "one"))
     async with running(site.write()) as agent:
@@ -252,6 +256,7 @@ async def test_a_field_of_a_device_holds_a_version_back(site: Site) -> None:
         await agent.works("base")
 
 
+@pytest.mark.slow
 async def test_a_shadow_gives_results_that_act_on_nothing(site: Site) -> None:
     digest = site.store.add(site.constant(1.0, "one"))
     async with running(site.write()) as agent:
@@ -264,6 +269,7 @@ async def test_a_shadow_gives_results_that_act_on_nothing(site: Site) -> None:
         await until(lambda: agent.report().state == "confirmed", "it runs")
 
 
+@pytest.mark.slow
 async def test_another_config_counts_more_than_what_was_offered(site: Site) -> None:
     digest = site.store.add(site.constant(1.0, "one"))
     async with running(site.write()) as agent:
@@ -280,6 +286,7 @@ async def test_another_config_counts_more_than_what_was_offered(site: Site) -> N
         assert agent.report().digest == digest
 
 
+@pytest.mark.slow
 async def test_a_config_that_changes_while_a_version_is_on_its_way(site: Site) -> None:
     digest = site.store.add(site.constant(1.0, "one"))
     async with running(site.write()) as agent:
@@ -299,6 +306,7 @@ async def test_a_config_that_changes_while_a_version_is_on_its_way(site: Site) -
         await until(lambda: not agent.app.pipeline.runners, "the slot is gone")
 
 
+@pytest.mark.slow
 async def test_a_full_disk_changes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = site.store.add(site.constant(1.0, "one"))
     refuse = [0]
