@@ -25,12 +25,13 @@ async def connect_options(
     Raises:
         ConfigError: a file cannot be used.
     """
+    login = await asyncio.to_thread(Login.read, broker, client_id)
     return ConnectOptions(
-        login=await asyncio.to_thread(Login.read, broker, client_id),
+        login=login,
         version=version,
         will=Will(will_topic, will_body, delay_s=WILL_DELAY_S),
         clean_start=False,
-        session_expiry_s=SESSION_S,
+        session_expiry_s=login.session_s(SESSION_S),
         keepalive_s=KEEPALIVE_S,
         connect_s=CONNECT_S,
         cuts_large=True,  # its session is kept: the broker would send the message again on each connection

@@ -95,7 +95,7 @@ class Connection:
             login=login,
             version=version,
             clean_start=link.receiver is None,
-            session_expiry_s=SESSION_S if link.receiver else 0,
+            session_expiry_s=login.session_s(SESSION_S) if link.receiver else 0,
             receive_maximum=RECEIVE_MAXIMUM,
             keepalive_s=KEEPALIVE_S,
             connect_s=CONNECT_S,

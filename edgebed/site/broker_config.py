@@ -69,7 +69,8 @@ max_inflight_messages 1000
 # A body of the contract has at most 60,000 bytes.
 max_packet_size 70000
 max_keepalive 120
-persistent_client_expiration 14d
+# no persistent_client_expiration: 2.0.11 crashes when it reads its files again while a client is away whose
+# session ends by itself; `edgebed node remove` ends that of a node
 
 # Sessions and retained states survive a restart. The interval counts changes: each save writes everything.
 persistence true

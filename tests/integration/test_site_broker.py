@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from agent.uplink.connecting import connect_options
 from edgebed.broker import find
 from edgebed.processes import Child, edgebed_command
 from edgebed.site.files import owner
@@ -21,6 +23,9 @@ from edgebed.site.make import make, revoke
 from edgebed.site.nodes import take_away
 from tests.polling import wait_until
 from tests.site_broker import Client, edgebed, new_site, node_credential, now, reload, running
+from wire.broker import Broker
+from wire.mqtt.blocking_client import BlockingClient
+from wire.mqtt.connection import Handlers
 from wire.topics import Address
 
 NODE = Address("acme", "trial", "hall", "n1")
@@ -166,3 +171,33 @@ def test_mosquitto_reads_its_files_after_it_has_given_up_the_rights_of_root(open
         make(layout, now(), lambda _line: None)  # it gives the file back
     with running(layout):
         pass
+
+
+async def test_the_broker_survives_reading_its_files_while_a_node_is_away(tmp_path: Path) -> None:
+    layout = new_site(tmp_path / "site")
+    certificate, key = node_credential(layout, NODE)
+    broker = Broker(url=layout.site.url, ca_file=layout.path("ca.pem"), cert_file=certificate, key_file=key)
+    options = await connect_options(broker, NODE.client_id, "5", NODE.topic("status"), b"{}")
+
+    def comes() -> BlockingClient:
+        client = BlockingClient(options, Handlers())
+        client.open()
+        return client
+
+    def note(what: str, count: int) -> None:
+        wait_until(lambda: layout.path("broker.log").read_text().count(what) >= count, what)
+
+    with running(layout) as child:
+        for count in range(1, 11):
+            comes().close()  # as a killed agent does
+            note(f"Client {NODE} closed its connection", count)
+        clients = []
+        for _ in range(2):
+            reload(child)
+            await asyncio.sleep(0.7)  # it looks for signals each 0.1 s
+            clients.append(comes())
+        for _ in range(4):  # it looks at its sessions each second
+            await asyncio.sleep(0.7)
+            assert child.pid, "the broker runs"
+        for client in clients:
+            client.close()

@@ -11,6 +11,7 @@ from wire.mqtt.errors import MqttError, NoConnack, UnsupportedVersion
 
 Version = Literal["5", "3.1.1"]
 
+_WITHOUT_END_S = 0xFFFF_FFFF  # as a session expiry interval
 _HANG_UPS = 3  # before the other version is tried although this one worked before
 
 
@@ -24,6 +25,7 @@ class Login:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     tls: ssl.SSLContext | None = None
+    has_certificate: bool = False
 
     @classmethod
     def read(cls, broker: Broker, client_id: str, username: str = "") -> Self:
@@ -36,7 +38,16 @@ class Login:
         """
         password = broker.password()
         user = broker.username or ((username or client_id) if password else None)
-        return cls(broker.host, broker.port, client_id, user, password, broker.ssl_context())
+        has_certificate = broker.cert_file is not None
+        return cls(broker.host, broker.port, client_id, user, password, broker.ssl_context(), has_certificate)
+
+    def session_s(self, usual_s: int) -> int:
+        """How long the broker keeps the session of this client while it is away; it counts with MQTT 5 alone.
+
+        Without end for a client with a certificate: a mosquitto 2.0.11 that reads its files again enters
+        absent clients with certificates twice into its list of sessions that end, and crashes later.
+        """
+        return _WITHOUT_END_S if self.has_certificate else usual_s
 
     @property
     def where(self) -> str:
