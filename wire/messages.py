@@ -389,6 +389,14 @@ class Box(_Message, kw_only=True):
     area: float | UnsetType = UNSET
 
 
+class Area(_Message, kw_only=True):
+    """A zone in which boxes are counted, or a line of two points; places are shares of the frame."""
+
+    name: Short
+    kind: Literal["zone", "line"]
+    points: Annotated[list[tuple[float, float]], Meta(min_length=2, max_length=64)]
+
+
 class Image(_Message, kw_only=True):
     """A picture that is stored elsewhere, identified by its hash."""
 
@@ -448,7 +456,7 @@ class Snapshot(_Message, kw_only=True):
     """The newest picture of a frame stream with the detections of the model: QoS 0, never stored as data.
 
     `blur` states what was made unrecognisable: `none`, `parts` (`faces` and `plates` count them), or `whole`
-    with the reason in `why`.
+    with the reason in `why`. `areas` are the zones and lines of the model's slot.
     """
 
     v: int = field(default_factory=_version)
@@ -461,6 +469,7 @@ class Snapshot(_Message, kw_only=True):
     frame: int | UnsetType = UNSET
     model: Short = ""
     boxes: Annotated[list[Box], Meta(max_length=1000)] = []
+    areas: Annotated[list[Area], Meta(max_length=32)] = []
     blur: Literal["none", "parts", "whole"] | UnsetType = UNSET
     faces: int | UnsetType = UNSET
     plates: int | UnsetType = UNSET

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +25,7 @@ from agent.pipeline.changes import Changes, Setup
 from agent.pipeline.events import EventReporter
 from agent.pipeline.model_runner import STUCK_S, Inference, Mode, ModelHost, ModelRunner
 from agent.pipeline.model_threads import in_thread
+from agent.pipeline.scene import areas
 from agent.pipeline.settings import DevicePlan, PublishConfig, SlotConfig
 from agent.pipeline.sinks import Sinks
 from agent.pipeline.snapshots import NewestPicture
@@ -468,7 +470,9 @@ class Pipeline:
         for other in self._seen_by(*_input(runner)):
             other.offer_crops(runner.name, inference)
         if self._box_models.get((device, runner.settings.stream)) is runner and runner.manifest is not None:
-            seen = privacy.seen_by(runner.manifest, inference.every_box)
+            seen = replace(
+                privacy.seen_by(runner.manifest, inference.every_box), areas=areas(runner.settings)
+            )
             self._pictures[device, runner.settings.stream].show(reading, seen, runner.label)
 
     def _reporter(self, runner: ModelRunner, inference: Inference) -> EventReporter:

@@ -18,7 +18,7 @@ import numpy as np
 from adapters.base import Picture
 from agent.inference.decoders import ModelError
 from agent.inference.model_cache import ModelCache
-from wire.messages import Box
+from wire.messages import Area, Box
 from wire.reasons import NO_REASON, Reason, because
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Seen:
     boxes: Sequence[Box]
     labels: Collection[str]
     most: int  # largest number of boxes that it gives; with this number of boxes there may be more
+    areas: Sequence[Area] = ()  # zones and lines of its slot
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from agent.pipeline.settings import LineConfig, SlotConfig, TrackConfig, ZoneConfig
 from agent.pipeline.tracking import Track, Tracker
-from wire.messages import Box, Field
+from wire.messages import Area, Box, Field
 
 if TYPE_CHECKING:
     from agent.inference.decoders import Result
@@ -204,6 +204,15 @@ def scene_mismatch(manifest: Manifest, config: SlotConfig) -> str:
             if label not in labels:
                 return f"{name}: {label!r} is not a label of {manifest.name}"
     return ""
+
+
+def areas(config: SlotConfig) -> list[Area]:
+    """The zones and lines of a slot, for who looks at its pictures."""
+    zones = [Area(name=name, kind="zone", points=list(zone.polygon)) for name, zone in config.zones.items()]
+    lines = [
+        Area(name=name, kind="line", points=[line.start, line.end]) for name, line in config.lines.items()
+    ]
+    return zones + lines
 
 
 def side(start: Point, end: Point, point: Point) -> float:

@@ -16,7 +16,7 @@ from agent.pipeline.model_threads import in_thread
 from agent.pipeline.privacy import Hidden, Privacy, Seen
 from wire.clock import NS_PER_MS, Clock
 from wire.errors import EdgebedError
-from wire.messages import MAX_BODY, Box, Snapshot
+from wire.messages import MAX_BODY, Area, Box, Snapshot
 
 log = logging.getLogger("edgebed.pipeline")
 
@@ -106,7 +106,11 @@ class NewestPicture:
 
 
 def encode(
-    reading: Reading, boxes: Sequence[Box] = (), model: str = "", hidden: Hidden | None = None
+    reading: Reading,
+    boxes: Sequence[Box] = (),
+    model: str = "",
+    hidden: Hidden | None = None,
+    areas: Sequence[Area] = (),
 ) -> Snapshot:
     """Make a `Snapshot` with a body of at most 60,000 bytes: quality is reduced first, then size. Blocks.
 
@@ -120,15 +124,15 @@ def encode(
     hidden = hidden or Hidden(reading.picture, "none")
     picture = hidden.picture
     height, width = picture.shape[:2]
-    empty = _snapshot(reading, b"", width, height, boxes, model, hidden)
+    empty = _snapshot(reading, b"", width, height, boxes, model, hidden, areas)
     if len(msgspec.json.encode(empty)) > MAX_BODY // 2:  # outlines leave too little room for the picture
-        boxes = [msgspec.structs.replace(box, points=[], polygon=[]) for box in boxes]
+        boxes, areas = [msgspec.structs.replace(box, points=[], polygon=[]) for box in boxes], ()
         empty = _snapshot(reading, b"", width, height, boxes, model, hidden)
     room = (MAX_BODY - len(msgspec.json.encode(empty)) - 16) * 3 // 4  # base64 makes 4 bytes of 3
     if room < 1000:
         raise SnapshotError(f"{len(boxes)} boxes leave no room for a picture")
     jpeg, width, height = _fitting_jpeg(picture, room)
-    return _snapshot(reading, jpeg, width, height, boxes, model, hidden)
+    return _snapshot(reading, jpeg, width, height, boxes, model, hidden, areas)
 
 
 def _hide_and_encode(privacy: Privacy, reading: Reading, seen: Seen | None, model: str) -> Snapshot:
@@ -136,7 +140,9 @@ def _hide_and_encode(privacy: Privacy, reading: Reading, seen: Seen | None, mode
     if reading.picture is None:
         raise SnapshotError("this reading has no picture")
     hidden = privacy.hide(reading.picture, seen)
-    return encode(reading, seen.boxes if seen is not None else (), model, hidden)
+    if seen is None:
+        return encode(reading, (), model, hidden)
+    return encode(reading, seen.boxes, model, hidden, seen.areas)
 
 
 def _fitting_jpeg(picture: Picture, room: int) -> tuple[bytes, int, int]:
@@ -175,6 +181,7 @@ def _snapshot(
     boxes: Sequence[Box],
     model: str,
     hidden: Hidden,
+    areas: Sequence[Area] = (),
 ) -> Snapshot:
     return Snapshot(
         ts=reading.at_ns // NS_PER_MS,
@@ -185,6 +192,7 @@ def _snapshot(
         frame=reading.index,
         model=model,
         boxes=list(boxes),
+        areas=list(areas),
         blur=hidden.how,
         faces=hidden.faces,
         plates=hidden.plates,

@@ -142,6 +142,7 @@ def picture(snapshot: Snapshot) -> dict[str, Any]:
             "frame": None if snapshot.frame is msgspec.UNSET else snapshot.frame,
             "model": snapshot.model,
             "boxes": snapshot.boxes,
+            "areas": snapshot.areas,
             **{
                 name: value
                 for name in ("blur", "faces", "plates", "why", "code", "args")

@@ -27,6 +27,7 @@ from wire.codec import encode
 from wire.custody import digest, signed_form
 from wire.messages import (
     AgentInfo,
+    Area,
     Batch,
     Birth,
     Box,
@@ -133,6 +134,12 @@ class Node:
             "boot": "0badcafe",
         }  # fmt: skip
         self.send({**fields, **changes}, "live", "_", "agent")
+
+
+AREAS = [
+    Area(name="crossing", kind="zone", points=[(0.1, 0.6), (0.9, 0.6), (0.95, 0.95), (0.05, 0.95)]),
+    Area(name="gate", kind="line", points=[(0.5, 0.95), (0.5, 0.4)]),
+]
 
 
 class Feeder:
@@ -377,9 +384,14 @@ class Feeder:
 
         truth = scene.truth(index)
         boxes = [
-            Box(label=label, cls=1, score=0.91, box=(x / 640, y / 480, w / 640, h / 480))
+            Box(label=label, cls=1, score=0.91, box=(x / 640, y / 480, w / 640, h / 480), track=7)
             for label, x, y, w, h in truth
         ]
+        for box in boxes:
+            x, y, w, h = box.box
+            box.points = [(x + w / 2, y + h / 5, 0.9)]
+            if box.label != "person":
+                box.polygon = [(x, y + h / 2), (x + w / 2, y), (x + w, y + h / 2), (x + w / 2, y + h)]
         counts: dict[str, list[Any]] = {"n": [len(boxes)]}
         counts |= {label: [sum(box.label == label for box in boxes)] for label in ("person", "car")}
         self.cam.queue(Batch(t0=now_ms(), dt=[0], f=counts), "data", "camera", "detector")
@@ -387,7 +399,7 @@ class Feeder:
             jpeg = cv2.imencode(".jpg", scene.frame(index), [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
             snapshot = Snapshot(
                 ts=now_ms(), w=640, h=480, sha256=hashlib.sha256(jpeg).hexdigest(), jpeg=jpeg, frame=index,
-                model="street-detector@1.0.0", boxes=boxes, **self.hidden,
+                model="street-detector@1.0.0", boxes=boxes, areas=AREAS, **self.hidden,
             )  # fmt: skip
             self.cam.send(snapshot, "snap", "camera", "frames", retain=False)
         if index % 40 == 0:

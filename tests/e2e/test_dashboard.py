@@ -136,6 +136,7 @@ def test_snapshot_carries_the_boxes_of_its_own_frame(watched: Any, site: Any) ->
         }"""
     )
     assert painted > 500, "the canvas has no photograph"
+    expect(page.locator("canvas.still")).to_have_attribute("data-areas", "2")
 
 
 def test_a_camera_page_waits_for_the_first_picture_without_an_error(watched: Any) -> None:

@@ -10,6 +10,8 @@ import { t } from "../text.js";
 // bright and the same in both themes: a picture has no dark mode
 const COLOURS = ["#ffb000", "#22d3ff", "#8dff6b", "#ff7ad9", "#ffe45c", "#bda6ff", "#ff8463"];
 
+const AREA = "#ffffff"; // zones and lines
+
 export function Snapshot({ node, device, stream }) {
   const canvas = useRef(null);
   const [shown, setShown] = useState(null); // the snapshot whose picture is on the canvas
@@ -60,6 +62,7 @@ export function Snapshot({ node, device, stream }) {
         data-frame=${shown?.frame}
         data-sha=${shown?.sha256}
         data-boxes=${boxes.length}
+        data-areas=${shown?.areas?.length ?? 0}
       ></canvas>
       ${
         !shown &&
@@ -199,17 +202,48 @@ function paint(canvas, snap, picture) {
   ctx.font = `600 ${size}px system-ui, "Noto Sans CJK KR", sans-serif`;
   ctx.lineWidth = (canvas.width / shown) * 1.8;
   ctx.textBaseline = "middle";
-  const boxes = (snap.boxes ?? []).map(({ label, score, box: [x, y, w, h] }) => ({
-    ...{ x: x * canvas.width, y: y * canvas.height, w: w * canvas.width, h: h * canvas.height },
-    text: `${label} ${value(score, 2)}`,
+  const boxes = (snap.boxes ?? []).map(({ label, score, track, box: [x, y, w, h], points = [], polygon = [] }) => ({
+    ...{ x: x * canvas.width, y: y * canvas.height, w: w * canvas.width, h: h * canvas.height, points, polygon },
+    text: `${label} ${Number.isFinite(track) ? `#${track} ` : ""}${value(score, 2)}`,
     hue: COLOURS[hash(label) % COLOURS.length],
   }));
-  for (const { x, y, w, h, hue } of boxes) {
-    ctx.strokeStyle = hue;
-    ctx.strokeRect(x, y, w, h);
-  }
   const taken = [];
+  for (const area of snap.areas ?? []) mark(ctx, area, size, taken);
+  for (const { x, y, w, h, hue, points, polygon } of boxes) {
+    ctx.strokeStyle = ctx.fillStyle = hue;
+    if (polygon.length) {
+      trace(ctx, polygon);
+      ctx.globalAlpha = 0.3;
+      ctx.fill();
+      ctx.globalAlpha = 1;
+      ctx.stroke();
+    } else ctx.strokeRect(x, y, w, h);
+    for (const [px, py, sure] of points) {
+      if (sure < 0.3) continue; // a keypoint that the model does not see
+      ctx.beginPath();
+      ctx.arc(px * canvas.width, py * canvas.height, size / 4, 0, 2 * Math.PI);
+      ctx.fill();
+    }
+  }
   for (const box of boxes) label(ctx, box, size, taken); // the highest score comes first and gets its place
+}
+
+/** The path of an outline, or of a line of two points. */
+function trace(ctx, points) {
+  ctx.beginPath();
+  for (const [x, y] of points) ctx.lineTo(x * ctx.canvas.width, y * ctx.canvas.height);
+  if (points.length > 2) ctx.closePath();
+}
+
+/** A zone or a line of the slot, dashed, with its name. */
+function mark(ctx, { name, points }, size, taken) {
+  ctx.strokeStyle = AREA;
+  ctx.setLineDash([size * 0.6, size * 0.4]);
+  trace(ctx, points);
+  ctx.stroke();
+  ctx.setLineDash([]);
+  const [x, y] = points[0];
+  label(ctx, { x: x * ctx.canvas.width, y: y * ctx.canvas.height, h: 0, text: name, hue: AREA }, size, taken);
 }
 
 /** Label a box above, below or inside it, where there is room; without room its colour has to do. */

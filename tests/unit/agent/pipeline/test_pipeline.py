@@ -500,6 +500,10 @@ async def test_zones_and_lines_count_and_report_what_is_followed(walker: Path) -
     assert [box.track for each in bench.events() for box in each.boxes][-1] == 1
     assert shot is not None
     assert [box.track for box in shot.boxes] == [1]
+    assert [(area.name, area.kind, len(area.points)) for area in shot.areas] == [
+        ("right", "zone", 4),
+        ("middle", "line", 2),
+    ]
 
 
 async def test_what_is_ignored_is_hidden_in_pictures_all_the_same(walker: Path) -> None:
