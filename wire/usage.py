@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -47,6 +48,8 @@ def read(detail: Mapping[str, Any]) -> DayUsage:
         WireError: `detail` is not a record.
     """
     try:
-        return msgspec.convert(dict(detail), DayUsage)
-    except msgspec.ValidationError as error:
+        found = msgspec.convert(dict(detail), DayUsage)
+        dt.date.fromisoformat(found.day)  # the pattern lets 2026-02-31 pass
+    except ValueError as error:
         raise WireError(f"not a usage record: {error}") from error
+    return found

@@ -283,6 +283,10 @@ def _by_day(ledger: dict[str, Any]) -> Iterable[str]:
                 yield from _of_day(one)
     if others := ledger["totals"]["missing_count"] - sum(one["missing_count"] for one in days):
         yield f"MISSING {others:,} more, on days or of streams that are not shown: edgebed ledger --node NODE"
+    for one in ledger["entries"]:
+        if one.get("pruned"):
+            yield f"{one['node']}  ep {one['ep']}: of what was stored on all days"
+            yield from _pruned(one)
     yield from _findings(ledger)
 
 

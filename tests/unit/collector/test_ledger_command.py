@@ -23,6 +23,7 @@ from collector.store.store import SqliteStore
 from edgebed.cli import command as edgebed
 from edgebed.commands.ledger import share
 from tests.unit.collector.ledger.stating_node import Node
+from tests.unit.collector.store.test_prune import two_days
 from wire.errors import ConfigError, EdgebedError, Unreachable
 
 NODE = "acme/trial/hall/cobot-01"
@@ -208,6 +209,21 @@ def test_the_proof_of_a_pilot_by_day_and_stream(folder: Path, clock: Any, commit
     answer = json.loads(found.stdout)
     assert [list(day["streams"]) for day in answer["days"]] == [["data/arm/tcp"]]
     assert run("--store", str(folder), "--day", "2020-01-01").stdout == "no message matches\n"
+
+
+def test_each_view_states_what_retention_removed_and_none_of_it_is_missing(
+    folder: Path, clock: Any, batch: Any, event: Any, commit: Any
+) -> None:
+    made = SqliteStore(folder, clock)
+    two_days(made, clock, batch, event, commit)
+    assert made.prune(day_files(folder)[0], lambda node, cls: node == NODE, lambda _size: None)
+    made.close()
+    removed = "  of these, retention removed 100 data messages (100 rows, numbers 1-109, received 2026-11-22)"
+    for view in ((), ("--pilot", "acme/trial"), ("--pilot", "acme/trial", "--day", "2026-11-22")):
+        lines = run("--store", str(folder), *view).stdout.splitlines()
+        assert lines.count(removed) == 1, lines
+    found = run("--store", str(folder), "--pilot", "acme/trial", "--audit")
+    assert (found.exit_code, "MISSING" in found.stdout) == (0, False), found.stdout
 
 
 @pytest.mark.parametrize("view", [("--pilot", "acme/trial"), ("--day", "2026-11-23"), ("--node", NODE), ()])

@@ -93,6 +93,7 @@ async def test_records_of_one_meter_count_once_in_any_order_and_those_of_two_add
         {"peak_mb": True},
         {"day": "2026-11-24"},  # had not begun by far when the record arrived
         {"day": "9999-12-31"},
+        {"day": "2026-02-31"},
         {"day": "today"},
         {"day": f"{DAY}\n"},
         {"meter": NODE},
