@@ -71,6 +71,11 @@ CODES: dict[str, tuple[str, ...]] = {
     "model-worker-memory": ("mb", "limit_mb"),
     "model-worker-answer": (),
     "model-refused-deaths": ("deaths",),
+    "model-input-drift": ("features",),
+    "model-input-constant": ("features",),
+    "model-input-dark": (),
+    "model-input-bright": (),
+    "model-input-blurred": (),
     "provider-missing": ("provider",),
     "provider-unused": ("provider",),
     # another version of a model in a slot

@@ -281,7 +281,8 @@ def _key(package: Package, providers: Sequence[str]) -> str:
         vectors: Sequence[str] = golden.names(package.path)
     except ModelError as error:
         vectors = [golden.FOLDER, str(error)]
-    names = [manifest.FILE, found.file, *([labels] if labels else []), *vectors]
+    names = sorted({*found.files, manifest.FILE, found.file, *([labels] if labels else [])})
+    names += vectors
     files = package_files.fingerprint(package.path, names)
     decoder = decoders.installed(found.decoder)
     parts = [found.hash, versions, decoder, files, gate_process.machine(), *providers]

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct
 from msgspec.structs import replace
 
-from agent.inference import decoders, package_files
+from agent.inference import decoders, package_files, reference
 from agent.inference.decoders import ModelError
 from agent.inference.decoders.base import Quantity
 from agent.inference.inputs import FrameInput, Input, Key, WindowInput, WindowPart
@@ -73,6 +73,7 @@ class Manifest(Struct, kw_only=True, frozen=True):
     data: dict[str, Any]
     quality: dict[str, Any]
     card: ModelCard | None
+    reference: reference.Reference | None = None  # of reference.json, where the package has one
     files: dict[str, str]  # name and sha256 of each file that this was read from
 
     @property
@@ -153,7 +154,19 @@ def _check(page: _Page, marks: Marks, folder: Path, parts: dict[str, Any]) -> It
         if found is not None:
             parts["input"] = found
             yield from _check_frame(found) if isinstance(found, FrameInput) else _check_window(found)
+            yield from _check_reference(found, folder, parts)
     yield from _check_output(page, marks, folder, parts)
+
+
+def _check_reference(found: Input, folder: Path, parts: dict[str, Any]) -> Iterator[Mistake]:
+    try:
+        loaded = reference.load(folder, found)
+    except ModelError as error:
+        yield ("input",), str(error)
+        return
+    if loaded is not None:
+        parts["reference"], body = loaded
+        parts.setdefault(_FILES, {})[reference.FILE] = hashlib.sha256(body).hexdigest()
 
 
 def _check_frame(found: FrameInput) -> Iterator[Mistake]:

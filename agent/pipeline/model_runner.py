@@ -20,6 +20,7 @@ from agent.fences.fences import Fences, Slowed
 from agent.inference.model_cache import ModelCache
 from agent.pipeline import crops
 from agent.pipeline.crops import Crop
+from agent.pipeline.input_watch import InputSummary, InputWatch
 from agent.pipeline.model_problems import NanResults, NoResult
 from agent.pipeline.model_threads import ModelThread
 from agent.pipeline.resampler import HALF_WIDTH
@@ -74,6 +75,7 @@ class Inference:
     happened: Sequence[Happening] = ()  # in zones and at lines
     every_box: Sequence[Box] = ()  # with those that are left out
     crop: Crop | None = None
+    drift: Reason = NO_REASON  # how the input differs from what the model was made for
 
     def row(self) -> dict[str, Scalar]:
         """The row of the result stream."""
@@ -113,6 +115,7 @@ class ModelHost:
     changed: Callable[[], None]
     fences: Fences
     refused: Callable[[], None] = lambda: None
+    summarised: Callable[[ModelRunner, InputSummary], None] = lambda _runner, _summary: None
 
 
 class ModelRunner:
@@ -147,6 +150,7 @@ class ModelRunner:
         self._scene: Scene | None = None
         self._no_result: NoResult | None = None  # of a model with windows: each picture gives a result
         self._nan = NanResults()
+        self._input: InputWatch | None = None
         self._slowed = Slowed(host.fences.now_s())
         self.opened = asyncio.Event()  # the model is open or refused
         self.opened_s = 0.0  # when the model was opened
@@ -233,6 +237,7 @@ class ModelRunner:
 
     def install(self, opened: Opened) -> None:
         """Take input for an opened model, or show in `state` why it cannot be used."""
+        from agent.inference import reference
         from agent.inference.inputs import WindowInput
 
         self.ref, found = opened.ref, opened.model
@@ -246,6 +251,8 @@ class ModelRunner:
             self._no_result = NoResult(spec.rate_hz, span_s)
         if Scene.wanted(self.settings):
             self._scene = Scene(self.settings, found.manifest)
+        signals = reference.features(found.manifest.input)
+        self._input = InputWatch(found.manifest.reference, signals, self.counters)
         self.manifest, self._model = found.manifest, found
         self.opened_s = self._host.fences.now_s()
         self._enter("ok", NO_REASON, found.provider)
@@ -270,6 +277,7 @@ class ModelRunner:
                 self.counters["before_gate"] += 1
             return None
         window = None
+        self._look_at(reading)
         if self._windows is not None:
             if (watched := self._no_result) is not None:
                 watched.rows += 1
@@ -284,6 +292,8 @@ class ModelRunner:
                         self.settings.input,
                     )
                 return None
+            if self._input is not None and (due := self._input.window(reading.at_ns, window)) is not None:
+                self._summarise(due)
             self._seen += 1
             nth = self._seen - 1
         else:
@@ -328,6 +338,32 @@ class ModelRunner:
         if self._room is None or self._room.done():  # done: its source was cancelled
             self._room = asyncio.get_running_loop().create_future()
         return self._room
+
+    def _look_at(self, reading: Reading) -> None:
+        """Look at the quality of one reading and at its picture."""
+        if self._input is None:
+            return
+        self._input.row(flagged=reading.quality is not Quality.GOOD)
+        if reading.picture is not None:
+            due = self._input.picture(reading.at_ns, reading.picture)
+            if due is not None:
+                self._summarise(due)
+
+    def _summarise(self, due: InputSummary) -> None:
+        if self.mode == "live":  # a version that is tried beside it sees the same
+            self._host.summarised(self, due)
+
+    @property
+    def drift(self) -> Reason:
+        """How the input differs from what the model was made for."""
+        return NO_REASON if self._input is None else self._input.drift
+
+    @property
+    def _noticed(self) -> Reason:
+        """What is wrong while the model runs: the fence's limits, then its input."""
+        if self._slowed.reason.why or self._input is None:
+            return self._slowed.reason
+        return self._input.reason
 
     def _is_fenced(self) -> bool:
         """Whether the fence of the agent forbids an inference now."""
@@ -463,13 +499,13 @@ class ModelRunner:
             if failure is not None:
                 raise failure
             if result is not None:
-                answer = job.answer(result, self._scene)
+                answer = job.answer(result, self._scene, self.drift)
                 if job.live:
                     self._host.done(self, answer)
                 self.watch(Answer(answer, job.live))
             self.counters["runs"] += 1
             nan = self._nan.add(result is not None and result.nan)
-            self._enter("ok" if nan is None else "failed", nan or self._slowed.reason, self._model.provider)
+            self._enter("ok" if nan is None else "failed", nan or self._noticed, self._model.provider)
         except Exception as error:  # one bad run must not end the daemon
             log.debug("%s: run failed", self.name, exc_info=True)
             self.counters["failed"] += 1
@@ -492,9 +528,9 @@ class ModelRunner:
     def _check(self) -> None:
         """Show the problems that only time shows."""
         runs = self.counters["runs"] + self.counters["failed"]
-        slowed = self._slowed.check(runs, self._host.fences.now_s(), CHECK_S)
+        self._slowed.check(runs, self._host.fences.now_s(), CHECK_S)
         if self.state.state == "ok":
-            self._enter("ok", slowed)
+            self._enter("ok", self._noticed)
         nan = self._nan.updated()
         if nan is not None and self.state.code == nan.code:
             self._enter("failed", nan)
@@ -534,14 +570,15 @@ class _Job:
     live: bool
     crop: Crop | None = None
 
-    def answer(self, result: Result, scene: Scene | None) -> Inference:
+    def answer(self, result: Result, scene: Scene | None, drift: Reason) -> Inference:
         whole, crop = self.window, self.crop
         quality = self.reading.quality if whole is None else whole.quality
         if crop is not None:
             result = crop.on_frame(result)
         boxes = result.boxes
         happened = scene.apply(result, self.reading.at_ns) if scene is not None else ()
-        return Inference(self.reading, result, whole is not None, quality, self.stamp, happened, boxes, crop)
+        seen = (happened, boxes, crop)
+        return Inference(self.reading, result, whole is not None, quality, self.stamp, *seen, drift)
 
 
 def _infer(model: Model | Worker, stream: str, job: _Job) -> Result:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from adapters.base import Reading
 from agent.clock_sync import Stamps
@@ -23,6 +24,7 @@ from agent.pipeline import privacy
 from agent.pipeline.batcher import JOIN_AGE_S, MAX_AGE_S, Batcher
 from agent.pipeline.changes import Changes, Setup
 from agent.pipeline.events import EventReporter
+from agent.pipeline.input_watch import InputSummary
 from agent.pipeline.model_runner import STUCK_S, Inference, Mode, ModelHost, ModelRunner
 from agent.pipeline.model_threads import in_thread
 from agent.pipeline.scene import areas
@@ -30,13 +32,14 @@ from agent.pipeline.settings import DevicePlan, PublishConfig, SlotConfig
 from agent.pipeline.sinks import Sinks
 from agent.pipeline.snapshots import NewestPicture
 from agent.pipeline.source import Sink
-from wire.clock import Clock
-from wire.messages import ClockState, ModelState, Snapshot, Stream
+from wire.clock import NS_PER_MS, Clock
+from wire.messages import ClockState, Event, ModelState, Snapshot, Stream
 from wire.reasons import Reason
 from wire.task_cancellation import end
 
 log = logging.getLogger("edgebed.model")
 
+_INPUT_SEVERITY = 2
 _LONG_S = 10.0  # a model that takes longer to open makes room for the next one
 
 _MOST_FOLLOWED = 256  # things in crops whose last result is kept
@@ -83,6 +86,7 @@ class Pipeline:
             sinks.changed,
             cache.fences,
             sinks.declared,
+            self._summarised,
         )
         self._inputs: dict[tuple[str, str], list[ModelRunner]] = {}  # stream -> the models that see it
         self.candidates: dict[str, ModelRunner] = {}  # by slot: runners whose results act on nothing
@@ -454,6 +458,21 @@ class Pipeline:
     def _batcher(self, device: str, name: str, stream: Stream, publish: PublishConfig) -> Batcher:
         stamps = Stamps(self._clock, self._clock_state)
         return Batcher(device, name, stream, stamps=stamps, sinks=self._sinks, publish=publish)
+
+    def _summarised(self, runner: ModelRunner, summary: InputSummary) -> None:
+        """Send a summary of what a model saw."""
+        clk, offset_ns = self._host.stamp(summary.at_ns)
+        event = Event(
+            ts=summary.at_ns // NS_PER_MS,
+            type="model-input",
+            sev=_INPUT_SEVERITY if summary.reason.why else 0,
+            clk=UNSET if clk is None else clk.value,
+            model=runner.label,
+            slot=runner.name,
+            detail=summary.detail,
+            **summary.reason.fields(),
+        )
+        self._sinks.send(Message("event", runner.settings.device, event.type, event, offset_ns))
 
     def _inferred(self, runner: ModelRunner, inference: Inference) -> None:
         device, reading = runner.settings.device, inference.reading

@@ -18,9 +18,9 @@ _WINDOW = 100  # newest results of a version that was confirmed, at least
 _SLOW_SHARE = 0.01  # 99 of 100 results keep `p99_ms`
 
 
-def no_drift(_inference: Inference) -> Reason:
-    """Look for no drift."""
-    return NO_REASON
+def input_drift(inference: Inference) -> Reason:
+    """How the input differs from the reference of the package."""
+    return inference.drift
 
 
 class Gates:
@@ -30,7 +30,7 @@ class Gates:
     they are more. Then the newest answers count. A result that is NaN on flagged input does not count.
     """
 
-    def __init__(self, confirm: Confirm, p99_ms: float, drift: Drift = no_drift) -> None:
+    def __init__(self, confirm: Confirm, p99_ms: float, drift: Drift = input_drift) -> None:
         self.good = 0
         self._confirm = confirm
         self._p99_ms = p99_ms

@@ -19,7 +19,7 @@ from agent.pipeline.changes import Setup
 from agent.pipeline.model_runner import Answer, ModelRunner
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.running import Running
-from agent.slots.health_window import Drift, Gates, no_drift
+from agent.slots.health_window import Drift, Gates, input_drift
 from agent.slots.model_store import ModelStore
 from agent.slots.slot_state import (
     ON_THE_WAY,
@@ -89,7 +89,7 @@ class Slots:
         clock: Clock,
         changed: Callable[[], None],
         fetch: Fetch | None = None,
-        drift: Drift = no_drift,
+        drift: Drift = input_drift,
     ) -> None:
         self.store = store
         self.lock = UpdateLock(store.folder, clock)

@@ -26,6 +26,7 @@ CODES = (
     "copies",
     "config",
     "fence",
+    "model-input",
 )
 BACKLOG_S = 30.0  # a working outbox drains in seconds
 SKEW_MS = 5_000
@@ -69,6 +70,11 @@ def find(
         _of_model("fence", 1, model)
         for model in view.models
         if model["state"] == "ok" and model["code"].startswith("fence-")
+    ]
+    found += [
+        _of_model("model-input", 2, model)
+        for model in view.models
+        if model["state"] == "ok" and model["code"].startswith("model-input-")
     ]
     depth, oldest = view.outbox["depth"] or 0, view.outbox["oldest_s"] or 0
     if depth and oldest > BACKLOG_S:

@@ -98,6 +98,39 @@ def card(folder: Path, force: bool) -> None:
 
 
 @command.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument(
+    "recordings", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True
+)
+@click.option(
+    "--window",
+    "window_s",
+    type=click.FloatRange(10, 86_400),
+    default=60.0,
+    show_default=True,
+    help="Seconds of a window of time; the device compares windows of this length.",
+)
+@click.option("--input", "source", default="", help="device/stream, if the model can see several.")
+def reference(folder: Path, recordings: tuple[Path, ...], window_s: float, source: str) -> None:
+    """Write FOLDER/reference.json from RECORDINGS of the input that the model was made for.
+
+    The device compares its input with it and shows drift. Record what is usual: every product, every shift.
+    A signed package needs a new signature.
+    """
+    from agent.inference import reference as references
+    from agent.inference.package import load_package
+    from agent.offline.model_reference import from_recordings
+    from wire.errors import unwritable
+
+    made = from_recordings(load_package(folder).manifest, recordings, window_s, source)
+    try:
+        (folder / references.FILE).write_bytes(references.written(made))
+    except OSError as error:
+        raise unwritable(str(folder / references.FILE), error) from error
+    click.echo(f"{folder / references.FILE}: {len(made.features)} features, {made.windows} windows")
+
+
+@command.command()
 @click.argument(
     "folders", type=click.Path(exists=True, file_okay=False, path_type=Path), nargs=-1, required=True
 )

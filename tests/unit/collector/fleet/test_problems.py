@@ -41,7 +41,17 @@ def test_the_worst_comes_first_and_every_code_is_listed() -> None:
         clk=0,
         outbox={"depth": 3, "oldest_s": 90.0, "bytes": 9},
         devices=[{"id": name, "state": state, "why": "", **uncoded} for name, state in devices],
-        models=[{"slot": "anomaly", "device": "arm", "state": "failed", "why": "wrong shape", **uncoded}],
+        models=[
+            {"slot": "anomaly", "device": "arm", "state": "failed", "why": "wrong shape", **uncoded},
+            {
+                "slot": "wear",
+                "device": "arm",
+                "state": "ok",
+                "why": "x",
+                "code": "model-input-drift",
+                "args": {},
+            },
+        ],
         ledger=Totals(missing_count=7),
     )
     problem = found(
@@ -59,6 +69,7 @@ def test_the_worst_comes_first_and_every_code_is_listed() -> None:
         "missing": "7 messages are missing",
         "device-degraded": "no readings",
         "model-failed": "anomaly: wrong shape",
+        "model-input": "wear: x",
         "custody": "a signed statement of it was refused: its key is not accepted",
         "backlog": "3 messages wait, the oldest for 90 s",
         "fence": "it sends at most 20 kB/s: fence.uplink_kb_per_s; the rest waits",
