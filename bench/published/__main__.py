@@ -25,10 +25,10 @@ from agent.inference import gate
 from agent.inference.decoders import ModelError
 from agent.inference.package import load_package
 from agent.inference.session import Model
-from bench.published import made, pictures, signals
+from bench.published import detectors, made, pictures, signals
 from bench.published.case import Case, Row
 
-CASES = [*signals.CASES, *pictures.CASES, *made.CASES]
+CASES = [*signals.CASES, *pictures.CASES, *detectors.CASES, *made.CASES]
 _NEAR = 2e-3  # of a value; half floats and other orders of sums differ by less
 _ROUNDS = 15
 
@@ -76,7 +76,9 @@ def _rows(model: Model, inputs: Sequence[Any]) -> Iterator[Row]:
     spec = model.manifest.input
     for at, data in enumerate(inputs):
         if spec.kind == "frame":
-            yield dict(model.run_frame(data).values)
+            found = model.run_frame(data)
+            boxes = [[box.cls, box.score, *box.box] for box in found.boxes]
+            yield {**found.values, "boxes": json.dumps(boxes)}
         else:
             yield dict(model.run_window(data, "stream", spec.length + at * spec.hop).values)
 
