@@ -6,8 +6,10 @@ import base64
 import binascii
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -101,7 +103,7 @@ def read(settings: TrustSettings, address: Address) -> Read:
     """Read the key files of a node; blocks for the disk.
 
     A folder has keys for each node, and in its folders TENANT, TENANT/PILOT ... keys for the nodes below.
-    `*.pem` are trusted, `*.revoked` are not, even where the same key is trusted too.
+    `*.pem` are trusted, `*.revoked` and `*.revoked.pem` are not, even where the same key is trusted too.
     """
     trusted: dict[str, str] = {}
     revoked: dict[str, str] = {}
@@ -112,12 +114,13 @@ def read(settings: TrustSettings, address: Address) -> Read:
             try:
                 key = public_key(_text(path))
             except (ValueError, OSError) as error:  # ValueError: a KeyMistake, or a path that cannot be
-                why = f"{path} {_unreadable(error) if isinstance(error, OSError) else error}"
+                shown = printable(path, 300)
+                why = f"{shown} {_unreadable(error) if isinstance(error, OSError) else error}"
                 mistakes.append(why)
-                if path.suffix == REVOKED:
+                if _kind(path) == REVOKED:
                     broken = broken or why
                 continue
-            keys = revoked if path.suffix == REVOKED else trusted
+            keys = revoked if _kind(path) == REVOKED else trusted
             keys.setdefault(key, printable(path.stem, 64))
     except KeyMistake as error:
         mistakes.append(str(error))
@@ -169,7 +172,7 @@ def _files(settings: TrustSettings, address: Address) -> Iterator[Path]:
         try:
             is_folder = path.is_dir()
         except OSError as error:
-            raise KeyMistake(f"{path} {_unreadable(error)}") from error
+            raise KeyMistake(f"{printable(path, 300)} {_unreadable(error)}") from error
         if not is_folder:
             found = [path]
         else:
@@ -183,22 +186,30 @@ def _files(settings: TrustSettings, address: Address) -> Iterator[Path]:
 
 def _keys_in(folder: Path, *, needed: bool) -> list[Path]:
     try:
-        return sorted(each for each in folder.iterdir() if each.suffix in (TRUSTED, REVOKED))
+        return sorted(islice(filter(_kind, folder.iterdir()), _MOST_KEYS + 1))
     except (FileNotFoundError, NotADirectoryError) as error:
         if not needed:
             return []
-        raise KeyMistake(f"{folder} {_unreadable(error)}") from error
+        raise KeyMistake(f"{printable(folder, 300)} {_unreadable(error)}") from error
     except OSError as error:
-        raise KeyMistake(f"{folder} {_unreadable(error)}") from error
+        raise KeyMistake(f"{printable(folder, 300)} {_unreadable(error)}") from error
+
+
+def _kind(path: Path) -> str:
+    """TRUSTED or REVOKED by the ends of a name, in capitals too; with both it is revoked."""
+    ends = [each.lower() for each in path.suffixes]
+    if not ends or ends[-1] not in (TRUSTED, REVOKED):
+        return ""
+    return REVOKED if REVOKED in ends else TRUSTED
 
 
 def _text(path: Path) -> str:
-    if path.suffix not in (TRUSTED, REVOKED):
+    if not _kind(path):
         raise KeyMistake(f"must end in {TRUSTED} (trusted) or {REVOKED}")
     if not path.is_file() and path.exists():
         raise KeyMistake("is not a regular file")
-    with path.open("rb") as file:
-        body = file.read(_MOST_BYTES + 1)
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        body = file.read(_MOST_BYTES + 1) or b""  # None of a FIFO that has taken its place
     if len(body) > _MOST_BYTES:
         raise KeyMistake(f"has more than {_MOST_BYTES} bytes")
     return body.decode("ascii", "replace")

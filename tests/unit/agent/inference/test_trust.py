@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from agent.inference.signature import new_key
 from agent.inference.trust import KeyMistake, Trust, TrustedKeys, TrustSettings, fingerprint, public_key, read
+from wire.printable import printable
 from wire.topics import Address
 
 NODE = Address.parse("acme/pilot-1/hall/box-1")
@@ -105,6 +106,20 @@ def test_a_renamed_key_is_revoked_for_the_nodes_below_its_folder(tmp_path: Path)
     assert trust(tmp_path, node=Address.parse("other/p/s/n")).revoked == {}
 
 
+@pytest.mark.parametrize("name", ["old.REVOKED", "old.Revoked", "old.revoked.pem", "old.pem.revoked"])
+def test_a_revoked_key_is_revoked_however_its_name_is_written(tmp_path: Path, name: str) -> None:
+    text = put(tmp_path / name, key())
+    other = put(tmp_path / "new.PEM", key())
+    found = trust(tmp_path)
+    assert ([*found.revoked], [*found.trusted]) == ([text], [other])
+
+
+def test_a_name_that_is_not_text_is_shown_safely(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff\x1b[2J.pem")).write_text("no key")
+    (mistake,) = read(TrustSettings(keys=(tmp_path,)), NODE).mistakes
+    assert mistake.isprintable()
+
+
 def test_a_file_that_is_not_a_key_costs_no_other_key_and_is_reported(tmp_path: Path) -> None:
     good = put(tmp_path / "good.pem", key())
     put(tmp_path / "bad.pem", "-----BEGIN")
@@ -135,7 +150,7 @@ def test_where_it_is_not_known_what_is_revoked_no_signature_counts(tmp_path: Pat
 def test_a_path_that_cannot_be_is_a_mistake(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").touch()
     (why,) = read(TrustSettings(keys=(tmp_path / path,)), NODE).mistakes
-    assert why.startswith(str(tmp_path / path))
+    assert why.startswith(printable(tmp_path / path, 300))
 
 
 def test_a_required_signature_without_a_key_is_a_mistake() -> None:
