@@ -220,6 +220,8 @@ class _Walk:
             case _Kind.VALUE_INFO, 1 if outermost:
                 self.inputs.append((body[at:end], self._start, self._end))
             case _Kind.NODE, 4:
+                if body[at:end] == b"EPContext":  # its content may be a file anywhere
+                    raise ModelError("has parts compiled for one machine (EPContext): save it as plain ONNX")
                 self.found.int8 |= body[at:end] in _INT8
             case _Kind.NODE, 7:
                 self.domains.add(body[at:end])

@@ -532,6 +532,50 @@ def test_weights_outside_the_file_are_refused(packages, path: str, sparse: bool)
     assert "weights outside the file" in str(refused(packages.write(made.SerializeToString())))
 
 
+def external() -> TensorProto:
+    """A tensor whose numbers are in another file."""
+    made = helper.make_tensor("w", TensorProto.FLOAT, [1], [0.0])
+    made.ClearField("float_data")
+    made.data_location = TensorProto.EXTERNAL
+    made.external_data.add(key="location", value="w.bin")
+    return made
+
+
+OUTSIDE = [helper.make_node("Constant", [], ["k"], value=external())]
+INSIDE = helper.make_graph(OUTSIDE, "b", [], [helper.make_tensor_value_info("k", TensorProto.FLOAT, [1])])
+FUNCTION = helper.make_function("own", "F", [], ["k"], OUTSIDE, [helper.make_opsetid("", 17)])
+
+
+@pytest.mark.parametrize("where", ["constant", "branch", "list", "function", "training", "flag", "entry"])
+def test_weights_outside_the_file_are_refused_wherever_they_are(packages, where: str) -> None:
+    made, outside = onnx.load_from_string(packages.constant(ONE)), external()
+    if where == "constant":
+        made.graph.node.extend(OUTSIDE)
+    elif where == "branch":
+        made.graph.node.append(helper.make_node("If", ["c"], ["z"], then_branch=INSIDE, else_branch=INSIDE))
+    elif where == "list":
+        made.graph.node.append(helper.make_node("Any", ["x"], ["z"], tensors=[outside]))
+    elif where == "function":
+        made.functions.append(FUNCTION)
+    elif where == "training":
+        made.training_info.add().algorithm.initializer.append(outside)
+    else:
+        del outside.external_data[0 if where == "flag" else 1 :]
+        if where == "entry":
+            outside.ClearField("data_location")
+        made.graph.initializer.append(outside)
+    assert "weights outside the file" in str(refused(packages.write(made.SerializeToString())))
+
+
+def test_a_compiled_part_that_can_name_a_file_is_refused(packages) -> None:
+    made = onnx.load_from_string(packages.constant(ONE))
+    node = helper.make_node(
+        "EPContext", ["x"], ["z"], domain="com.microsoft", ep_cache_context="/etc/passwd", embed_mode=0
+    )
+    made.graph.node.append(node)
+    assert "compiled for one machine" in str(refused(packages.write(made.SerializeToString())))
+
+
 SHOUT = "\x1b[2J\x1b[31mOK: ok on CPU\x1b[0m\r\n  9 golden vectors agree\n" + "x" * 1000
 
 
