@@ -40,6 +40,8 @@ class Outputs:
             chosen = [node for name, node in known.items() if name not in state]
             if decoder in _LABEL_FIRST and len(chosen) > 1 and is_label(chosen[0]):
                 chosen = chosen[1:]  # scikit-learn and LightGBM give the label before the scores
+        if not known:
+            raise ModelError("the model has no output")
         if not chosen:
             raise ModelError("every output is a state (input.state), so none is left for the decoder")
         if decoder in _LABEL_FIRST and len(chosen) == 1 and is_label(chosen[0]):

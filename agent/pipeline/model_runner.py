@@ -146,6 +146,7 @@ class ModelRunner:
         self.waits = waits
         self._host = host
         self._model: Model | Worker | None = None
+        self.prepared: Model | Worker | None = None  # open, until `install`
         self._windows: Windows | None = None
         self._scene: Scene | None = None
         self._no_result: NoResult | None = None  # of a model with windows: each picture gives a result
@@ -222,7 +223,7 @@ class ModelRunner:
             if why := why or scene_mismatch(manifest, settings):
                 raise ModelError(why).coded("model-input-mismatch")
             isolation = None if self.settings.isolation is UNSET else self.settings.isolation
-            model = self._host.models.model(package, self.settings.asked, isolation)
+            self.prepared = model = self._host.models.model(package, self.settings.asked, isolation)
             if settings.crops is not None and (clash := crops.FIELDS.keys() & model.fields().keys()):
                 raise ModelError(f"its field {min(clash)!r} has the name of a field of crops").coded(
                     "model-input-mismatch"
@@ -241,6 +242,7 @@ class ModelRunner:
         from agent.inference.inputs import WindowInput
 
         self.ref, found = opened.ref, opened.model
+        self.prepared = None
         self.opened.set()
         if isinstance(found, Reason):
             self._enter("failed", found)

@@ -193,7 +193,8 @@ class Pipeline:
         trust = self._models.trust
         opened = await places.run(runner.name, runner.prepare)
         if self.runners.get(runner.name) is not runner or runner.opened.is_set():
-            return  # it was replaced meanwhile
+            self.forget_models()  # it was replaced meanwhile, and no one else needs what it has opened
+            return
         runner.install(opened)
         if runner.at_work:
             self._add_results(runner)
@@ -219,6 +220,8 @@ class Pipeline:
             made.warmed = made.result_stream() is not None and not made.makes_windows
             self._seen_by(*_input(made)).append(made)
             self._start_tasks()
+        else:
+            self.forget_models()
         return made
 
     async def drop_candidate(self, name: str) -> None:
@@ -332,7 +335,7 @@ class Pipeline:
     def forget_models(self) -> None:
         """Free the memory of models that no device uses any more."""
         runners = (*self.runners.values(), *self.candidates.values(), *self.spare.values())
-        in_use = [runner.model for runner in runners]
+        in_use = [model for runner in runners for model in (runner.model, runner.prepared)]
         self._models.keep([*in_use, *(guard.model for guard in self._privacy.values())])
 
     def close(self) -> None:

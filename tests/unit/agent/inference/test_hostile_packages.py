@@ -567,6 +567,12 @@ def test_weights_outside_the_file_are_refused_wherever_they_are(packages, where:
     assert "weights outside the file" in str(refused(packages.write(made.SerializeToString())))
 
 
+def test_a_model_without_an_output_is_refused(packages) -> None:
+    made = onnx.load_from_string(packages.constant(ONE))
+    made.graph.ClearField("output")
+    assert "the model has no output" in str(refused(packages.write(made.SerializeToString())))
+
+
 def test_a_compiled_part_that_can_name_a_file_is_refused(packages) -> None:
     made = onnx.load_from_string(packages.constant(ONE))
     node = helper.make_node(

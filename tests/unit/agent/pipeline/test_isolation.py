@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from adapters.base import Adapter, Options, Reading
-from agent.inference import worker
+from agent.inference import gate, worker
 from agent.inference.model_cache import ModelCache
 from agent.outbox import Message
+from agent.pipeline.changes import Changes, Setup
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.settings import DeviceConfig, DevicePlan, PublishConfig, SlotConfig
 from agent.pipeline.sinks import Sinks
@@ -213,3 +215,41 @@ async def test_a_model_that_is_refused_takes_no_input_any_more(
         task.cancel()
         await asyncio.wait([task])
         agent.pipeline.close()
+
+
+async def test_a_slot_that_goes_while_its_gate_runs_leaves_no_process(
+    packages: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Agent(packages, tmp_path / "gate")
+    pipeline, verify = agent.pipeline, gate.verify
+    looked, gone = threading.Event(), threading.Event()
+
+    def slow(package: Any, **options: Any) -> gate.GateReport:
+        report = verify(package, **options)
+        if package.path.name == "bad":
+            looked.set()
+            assert gone.wait(60)
+        return report
+
+    monkeypatch.setattr(gate, "verify", slow)
+    opening = asyncio.create_task(pipeline.open_models())
+    try:
+        await until(looked.is_set)
+        await until(lambda: pipeline.models()["good"].state == "ok")
+        good = pipeline.runners["good"]
+        setup = Setup(pipeline.devices, {"good": good.settings})
+        await pipeline.change(setup, Changes(models=frozenset({"bad"})))
+        gone.set()
+        await opening
+        assert agent.cache._workers is not None
+        await until(lambda: len(agent.cache._workers._open) == 1)
+        assert [each.pid for each in agent.cache._workers._open] == [good.model.pid]  # type: ignore[union-attr]
+        pipeline._models.keep([])  # nothing is in use, but what is about to be installed
+        opened = await asyncio.to_thread(good.prepare)
+        pipeline.forget_models()
+        good.install(opened)
+        pipeline.forget_models()
+        assert good.model.run_window(np.ones((4, 2), np.float32)).values  # type: ignore[union-attr]
+    finally:
+        gone.set()
+        pipeline.close()
