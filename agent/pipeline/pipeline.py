@@ -243,6 +243,7 @@ class Pipeline:
         no model.
         """
         new, old = self.candidates.pop(name), self.runners[name]
+        self.spare[name] = new  # its model stays open meanwhile
         seen = self._seen_by(*_input(old))
         new.take_over(old)  # no await from here to the next line: a reading is for one of them
         seen[:] = [new if runner is old else runner for runner in seen if runner is not new]
@@ -331,6 +332,11 @@ class Pipeline:
     def opened(self) -> bool:
         """Whether every model is open or refused."""
         return all(runner.opened.is_set() for runner in self.runners.values())
+
+    @property
+    def opening(self) -> bool:
+        """Whether a model is being opened, which `forget_models` would close as not needed."""
+        return any(not each.opened.is_set() for each in (*self.runners.values(), *self.candidates.values()))
 
     def forget_models(self) -> None:
         """Free the memory of models that no device uses any more."""

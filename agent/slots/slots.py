@@ -101,6 +101,7 @@ class Slots:
         self._bases: Mapping[str, str] = {}
         self._pipeline: Pipeline
         self._running: Running
+        self._untidy = False  # models are open that nothing needs
         self._group: asyncio.TaskGroup | None = None
 
     def start(self) -> None:
@@ -117,7 +118,7 @@ class Slots:
                 live.kept, _ = step(live.kept, event, self._clock.now_ms())
             if live.kept.why and live.kept.state == "rolled-back":
                 log.error("model %s: %s", name, live.kept.why)
-            self._save(name, live)
+            live.unsaved = not self._save(name, live.kept)
 
     def versions(self, setup: Setup) -> Setup:
         """The setup with the package of each slot that has a version which was offered."""
@@ -231,14 +232,15 @@ class Slots:
             after, actions = step(before, event, now)
             if after == before:
                 return False
-            live.kept = after
-            if not await asyncio.to_thread(self._save, name, live) and after.state != "rolled-back":
-                if after.state == "confirmed":  # the next result tries again
-                    live.kept, live.unsaved = before, False
-                    return False
-                live.kept, actions = step(
-                    before, Failed(because("its state cannot be kept on disk", "disk-failed")), now
-                )
+            saved = await asyncio.to_thread(self._save, name, after)
+            if not saved and after.state == "confirmed":
+                return False  # the next look tries again
+            if not saved and after.state != "rolled-back":
+                why = because("its state cannot be kept on disk", "disk-failed")
+                after, actions = step(before, Failed(why), now)
+            live.kept, live.unsaved = after, not saved
+            if "run" in actions:
+                live.gates = live.judged = None  # those of the version before
         if live.kept.why and live.kept.state in ("rolled-back", "refused"):
             log.error(
                 "model %s: version %s is %s: %s",
@@ -252,14 +254,13 @@ class Slots:
         self._act(name, actions)
         return True
 
-    def _save(self, name: str, live: _Live) -> bool:
+    def _save(self, name: str, slot: Slot) -> bool:
+        """Whether the disk took the state of a slot; blocks."""
         try:
-            self.store.keep_slot(name, live.kept)
+            self.store.keep_slot(name, slot)
         except OSError as error:
             log.error("the state of slot %s cannot be kept: %s", name, error.strerror or error)
-            live.unsaved = True
             return False
-        live.unsaved = False
         return True
 
     def _damage(self, digest: str) -> str:
@@ -404,18 +405,18 @@ class Slots:
         live = self._live[name]
         live.held = ("", 0.0)
         await self._pipeline.drop_candidate(name)
-        self._pipeline.forget_models()
+        self._untidy = True
 
     async def _free(self, name: str) -> None:
         self._pipeline.spare.pop(name, None)
-        self._pipeline.forget_models()
+        self._untidy = True
 
     # -- the health of what runs ---------------------------------------------------------------------------
 
     def _judge(self, name: str, live: _Live) -> None:
         """Have the gates see the answers of the runner that the slot has now."""
         runner = self._pipeline.runners.get(name)
-        if runner is None or runner is live.judged:
+        if runner is None or runner is live.judged or not self._is_current(runner, live):
             return
         live.judged = runner
         if live.gates is None:
@@ -443,9 +444,13 @@ class Slots:
 
     async def _look(self) -> None:
         """Find what no answer shows: a soak that is over, a model that was stopped, another config."""
+        if self._untidy and not self._pipeline.opening:
+            self._pipeline.forget_models()
+            self._untidy = False
         for name, live in list(self._live.items()):
             if live.unsaved:
-                await asyncio.to_thread(self._save, name, live)
+                async with live.lock:
+                    live.unsaved = not await asyncio.to_thread(self._save, name, live.kept)
             kept = live.kept
             if self._counting(name) is not kept or name not in self._running.setup.models:
                 live.gates = live.judged = None
@@ -461,13 +466,16 @@ class Slots:
                 if kept.state == "unconfirmed" and live.gates is not None and live.gates.enough:
                     await self._apply(name, Enough())
 
+    def _is_current(self, runner: ModelRunner, live: _Live) -> bool:
+        """Whether a runner has the version that is `current`: during a swap the one before still answers."""
+        return bool(live.kept.current) and runner.settings.package == self.store.path(live.kept.current)
+
     def _sick(self, name: str, live: _Live) -> Reason:
         """Why what runs cannot stay; `NO_REASON` where nothing shows."""
         runner = self._pipeline.runners.get(name)
         if runner is None or not runner.opened.is_set():
             return NO_REASON
-        package = self.store.path(live.kept.current) if live.kept.current else None
-        if runner.settings.package != package:
+        if not self._is_current(runner, live):
             return NO_REASON  # the swap has not ended
         if not runner.at_work or runner.state.code == "model-no-answer":
             state = runner.state

@@ -138,10 +138,21 @@ async def test_a_version_with_enough_good_results_is_confirmed_and_stays(site: S
         assert agent.app.pipeline.runners["m"].counters["dropped"] == dropped
         birth = agent.app.description.birth()
         assert birth.models["m"].name == "one"
+        next_one = site.store.add(site.constant(2.0, "two"))
+        assert not (await agent.app.slots.offer("m", next_one, 1, Confirm(results=found.results + 20))).why
+        await agent.works("two")
+        assert agent.report().state == "unconfirmed", "results of the version before do not count"
+        assert not (await agent.app.slots.undo("m", "somebody")).why
+        await agent.works("one")
         assert (await agent.app.slots.offer("m", digest, 1, QUICK)).code == "slot-offer-repeated"
         assert (await agent.app.slots.offer("nope", digest, 1, QUICK)).code == "slot-unknown"
     kept = site.store.slot("m")
-    assert (kept.state, kept.current, kept.previous) == ("confirmed", digest, "")
+    assert (kept.state, kept.current, kept.previous, kept.code) == (
+        "rolled-back",
+        digest,
+        None,
+        "slot-undone",
+    )
     async with running(site.path) as agent:
         await agent.works("one")
         assert agent.report().digest == digest
