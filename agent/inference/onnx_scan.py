@@ -21,7 +21,7 @@ _MAX_RECORDS = 2_000_000  # that are looked at one by one, two seconds of CPU ti
 _SHORT = 24  # bytes; records up to this length are passed over in one step with their neighbours
 
 # operators that multiply whole numbers of 8 bits
-_INT8 = frozenset(
+INT8 = frozenset(
     {b"QLinearMatMul", b"QLinearConv", b"MatMulInteger", b"ConvInteger", b"QGemm", b"QAttention"}
     | {b"QuantizeLinear", b"DynamicQuantizeLinear", b"DynamicQuantizeMatMul", b"MatMulIntegerToFloat"}
 )
@@ -222,7 +222,7 @@ class _Walk:
             case _Kind.NODE, 4:
                 if body[at:end] == b"EPContext":  # its content may be a file anywhere
                     raise ModelError("has parts compiled for one machine (EPContext): save it as plain ONNX")
-                self.found.int8 |= body[at:end] in _INT8
+                self.found.int8 |= body[at:end] in INT8
             case _Kind.NODE, 7:
                 self.domains.add(body[at:end])
             case _Kind.FUNCTION, 10:
@@ -241,7 +241,7 @@ def _edits(walk: _Walk) -> list[Edit]:
         return []
     start, content, end = walk.graph
     left = end - content - sum(until - since for _, since, until in listed)
-    edits = [(start, content, b"\x3a" + _varint(left))]
+    edits = [(start, content, b"\x3a" + varint(left))]
     for _, since, until in sorted(listed, key=lambda each: each[1]):
         if len(edits) > 1 and edits[-1][1] == since:
             edits[-1] = (edits[-1][0], until, b"")
@@ -249,7 +249,7 @@ def _edits(walk: _Walk) -> list[Edit]:
             edits.append((since, until, b""))
     if walk.ir_version is not None:  # below 4 every initializer had to be an input
         since, until, value = walk.ir_version
-        edits.append((since, until, b"\x08" + _varint(max(4, value))))
+        edits.append((since, until, b"\x08" + varint(max(4, value))))
     return sorted(edits)
 
 
@@ -270,7 +270,8 @@ def read_varint(body: bytes | memoryview, at: int, end: int) -> tuple[int, int]:
     raise ModelError("is not an ONNX file: it is not a protobuf message")
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A whole number as protobuf writes it."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -242,16 +242,17 @@ class _Kept:
     state: dict[str, NDArray[Any]] | None
 
 
-def open_file(body: bytes) -> Any:
-    """A session of an ONNX file that has no manifest yet.
+def open_file(body: bytes, *, as_written: bool = False) -> Any:
+    """A session of an ONNX file that has no manifest yet; `as_written` with inputs that are weights.
 
     Raises:
         ModelError: the file cannot be loaded.
     """
-    return _open(edited(body, scan(body).edits), CPU)[0]
+    found = scan(body)
+    return _open(body if as_written else edited(body, found.edits), CPU)[0]
 
 
-def run(session: Any, names: Sequence[str], feed: dict[str, NDArray[Any]]) -> list[Any]:
+def run(session: Any, names: Sequence[str] | None, feed: dict[str, NDArray[Any]]) -> list[Any]:
     """What a run of the session gives for the outputs `names`.
 
     Raises:

@@ -81,6 +81,73 @@ def draft(path: Path, force: bool) -> None:
 
 
 @command.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--fix", metavar="OUT", type=click.Path(dir_okay=False, path_type=Path), help="Write it repaired."
+)
+@click.option(
+    "--dim", "dims", metavar="NAME=LENGTH", multiple=True, help="Fix an open axis; may be repeated."
+)
+@click.option(
+    "--keep",
+    metavar="OUTPUT",
+    multiple=True,
+    help="Output that is read; may be repeated.  [default: those that the manifest names]",
+)
+@click.option("--force", is_flag=True, help="Replace OUT if it is there already.")
+@click.option("--json", "as_json", is_flag=True, help="The findings as a JSON object.")
+def doctor(
+    file: Path, fix: Path | None, dims: tuple[str, ...], keep: tuple[str, ...], force: bool, as_json: bool
+) -> None:
+    """Show what costs the ONNX FILE time or breaks it; with --fix, write it repaired.
+
+    The repaired file is compared with FILE on seeded inputs, in a child process with limits, and is only
+    written if its outputs are the same.
+    """
+    import msgspec
+
+    from edgebed.model_tools.compare import TOLERANCE
+    from edgebed.model_tools.doctor import diagnose
+
+    found = diagnose(file, fix=fix, dims=_lengths(dims), keep=keep, force=force)
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+        return
+    for each in found.findings:
+        click.echo(
+            f"{'repaired' if found.out else 'can be repaired'}: {each.text}" if each.repaired else each.text
+        )
+    if not found.findings:
+        click.echo(f"{file}: nothing to repair")
+    elif fix is not None and not found.out:
+        click.echo(f"{fix} was not written: nothing that --fix repairs")
+    if found.compared is not None:
+        same = found.compared
+        click.echo(
+            f"{found.out}: the same outputs on {same.inputs} inputs (largest difference {same.worst:.1g}, "
+            f"{TOLERANCE:g} allowed)"
+        )
+        low, high = same.interval
+        click.echo(f"  {same.gain:.2f} times as fast (95 %: {low:.2f} to {high:.2f}), sha256 {found.sha256}")
+
+
+def _lengths(dims: tuple[str, ...]) -> dict[str, int]:
+    found = {}
+    for each in dims:
+        name, equal, length = each.rpartition("=")
+        if (
+            not equal
+            or not name
+            or not length.isascii()
+            or not length.isdigit()
+            or not 0 < int(length) <= 65_536
+        ):
+            raise click.BadParameter(f"{each!r} is not NAME=LENGTH, as height=640", param_hint="--dim")
+        found[name] = int(length)
+    return found
+
+
+@command.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace a README.md that this command did not write.")
 def card(folder: Path, force: bool) -> None:

@@ -16,7 +16,7 @@ _MANY = 8  # tensors that a sentence lists
 _SIGNALS = 1024  # that a window can have
 _ROW = 32  # numbers that are rather a row of signals than rows of one signal
 _SIDES = (8, 4096)  # of a picture
-_RATES = ("sr", "sample_rate", "sampling_rate", "fs")
+RATES = ("sr", "sample_rate", "sampling_rate", "fs")
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 # what a model calls an input and the output that it gets next, without these words
 _STATE_WORDS = re.compile(r"(?:^|_)(?:in|out|input|output|new|next|prev|old|last)(?=_|$)|[n0N_]+$|_?new$")
@@ -54,7 +54,7 @@ def candidates(
             raise ModelError(f"its input {each} takes {each.shape[0]} at a time: export it with a batch of 1")
     ends = [*([Entry("constants", _constants(fixed, known))] if fixed else [])]
     ends += [Entry("state", state)] if state else []
-    sound = bool(state) or any(each.name.lower() in _RATES for each in fixed)
+    sound = bool(state) or any(each.name.lower() in RATES for each in fixed)
     for open_length in (512, 576, 1600, 100, 1) if sound else (100, 1, 16, 256, 16_000):
         if len(filled) == 1:
             yield [Entry("kind", "window"), *_window(filled[0], open_length, sound=sound), *ends]
@@ -99,7 +99,7 @@ def _constants(tensors: Sequence[Tensor], known: Mapping[str, Any]) -> dict[str,
     for each in tensors:
         if each.name in known:
             found[each.name] = known[each.name]
-        elif each.name.lower() in _RATES:
+        elif each.name.lower() in RATES:
             found[each.name] = 16_000
         else:
             found[each.name] = True if each.dtype == "bool" else 1

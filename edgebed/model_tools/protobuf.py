@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agent.inference.decoders import ModelError
-from agent.inference.onnx_scan import read_varint
+from agent.inference.onnx_scan import read_varint, varint
 
 _MOST = 2_000_000  # fields of a message
 _SIZES = {1: 8, 5: 4}  # bytes of the wire types that have a fixed size
@@ -18,24 +18,42 @@ def fields(body: memoryview) -> Iterator[tuple[int, Value]]:
     Raises:
         ModelError: it is not a protobuf message, or has too many fields.
     """
-    at, end, count = 0, len(body), 0
-    while at < end:
+    return ((number, value) for number, value, _ in records(body))
+
+
+def records(body: memoryview) -> Iterator[tuple[int, Value, memoryview]]:
+    """As `fields`, with the bytes of the whole record.
+
+    Raises:
+        ModelError: as `fields`.
+    """
+    start, end, count = 0, len(body), 0
+    while start < end:
         count += 1
         if count > _MOST:
             raise ModelError(f"it has more than {_MOST} parts")
-        key, at = read_varint(body, at, end)
+        key, at = read_varint(body, start, end)
         wire = key & 7
+        value: Value
         if wire == 0:
             value, at = read_varint(body, at, end)
-            yield key >> 3, value
-            continue
-        size = _SIZES.get(wire, -1)
-        if wire == 2:
-            size, at = read_varint(body, at, end)
-        if size < 0 or at + size > end:
-            raise ModelError("it is not a protobuf message")
-        yield key >> 3, body[at : at + size]
-        at += size
+        else:
+            size = _SIZES.get(wire, -1)
+            if wire == 2:
+                size, at = read_varint(body, at, end)
+            if size < 0 or at + size > end:
+                raise ModelError("it is not a protobuf message")
+            value = body[at : at + size]
+            at += size
+        yield key >> 3, value, body[start:at]
+        start = at
+
+
+def record(number: int, value: int | bytes) -> bytes:
+    """A field as a message has it."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
 
 
 def whole(value: Value) -> list[int]:

@@ -76,7 +76,7 @@ def test_weights_outside_the_file_are_found_under_a_number_that_other_readers_cu
     name, dims = weights.name, list(weights.dims)
     del made.graph.initializer[0]
     tensor = onnx.TensorProto(name=name, dims=dims, data_type=TensorProto.FLOAT).SerializeToString()
-    for key, content in ((13 << 3 | 2, onnx_scan._varint(len(entry)) + entry), (14 << 3, b"\x01")):
+    for key, content in ((13 << 3 | 2, onnx_scan.varint(len(entry)) + entry), (14 << 3, b"\x01")):
         tensor += bytes([key | 0x80, 0x80, 0x80, 0x80, 0x10]) + content
     graph = made.graph.SerializeToString() + field(5, tensor)
     made.ClearField("graph")
@@ -145,7 +145,7 @@ def field(number: int, body: bytes) -> bytes:
     """A protobuf record with a message or text."""
     out = bytearray()
     for value in (number << 3 | 2, len(body)):
-        out += onnx_scan._varint(value)
+        out += onnx_scan.varint(value)
     return bytes(out) + body
 
 
