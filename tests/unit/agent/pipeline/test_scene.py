@@ -36,6 +36,7 @@ def manifest(decoder: str = "detection", **options: Any) -> Manifest:
         budgets=Budgets(),
         data={},
         quality={},
+        card=None,
         files={},
     )
 
