@@ -265,6 +265,7 @@ class App:
                 changed=self._changed,
                 declared=self._declared,
             ),
+            state=config.state,
         )
         self.running = Running(setup, clock, self.pipeline, self._changed, self.slots.versions)
         self.slots.attach(self.pipeline, self.running)

@@ -18,7 +18,14 @@ from agent.fences.settings import FenceSettings
 from agent.inference import trust
 from agent.inference.trust import TrustSettings
 from agent.outbox import OutboxSettings
-from agent.pipeline.settings import LEAST_STALL_S, CropsConfig, DeviceConfig, DevicePlan, SlotConfig
+from agent.pipeline.settings import (
+    LEAST_STALL_S,
+    CropsConfig,
+    DeviceConfig,
+    DevicePlan,
+    SlotConfig,
+    shadow_stream,
+)
 from agent.process_memory import MemorySettings
 from agent.remote.allowed import Allowed
 from agent.remote.settings import RemoteSettings
@@ -323,12 +330,20 @@ def _check_slot(
     if slot.crops is not None and (why := _unfit_crops(name, slot, found)):
         yield ("models", name, "crops", "of"), why
         return
-    if allowed is not None and (why := allowed.package(slot.package)):
-        yield ("models", name, "package"), why
-    elif files:
-        yield from _check_package(name, slot, streams[slot.stream], keys)
-        if slot.crops is not None:
-            yield from _check_detector(name, slot.crops, found.models[slot.crops.of], keys)
+    if _second(slot) and (taken := shadow_stream(name)) in (*streams, *found.models):
+        yield ("models", name, "shadow"), f"its stream would be {taken!r}, which is taken"
+    for at, package in (("package",), slot.package), *_second(slot):
+        if allowed is not None and (why := allowed.package(package)):
+            yield ("models", name, *at), why
+        elif files:
+            yield from _check_package(("models", name, *at), package, slot, streams[slot.stream], keys)
+    if files and slot.crops is not None:
+        yield from _check_detector(name, slot.crops, found.models[slot.crops.of], keys)
+
+
+def _second(slot: SlotConfig) -> list[tuple[tuple[str, ...], Path]]:
+    """The key and the folder of the second model of a slot, if it has one."""
+    return [] if slot.shadow is UNSET else [(("shadow", "package"), slot.shadow.package)]
 
 
 def _unknown_field(field: str, devices: Mapping[str, DevicePlan]) -> str:
@@ -419,18 +434,20 @@ def _check_detector(
             yield ("models", name, "crops", "labels"), f"{label!r} is not a label of {found.name}"
 
 
-def _check_package(name: str, slot: SlotConfig, stream: Stream, keys: trust.Read | None) -> Iterator[Mistake]:
+def _check_package(
+    where: tuple[str, ...], folder: Path, slot: SlotConfig, stream: Stream, keys: trust.Read | None
+) -> Iterator[Mistake]:
     from agent.inference.decoders import ModelError  # imported only when models are configured
     from agent.pipeline.scene import scene_mismatch
     from agent.pipeline.windows import input_mismatch
 
     try:
-        package = _checked(slot.package, keys)
+        package = _checked(folder, keys)
     except ModelError as error:
         for line in str(error).splitlines():
-            yield ("models", name, "package"), line
+            yield where, line
         return
     if why := input_mismatch(package.manifest, slot.input, stream, slot.every):
-        yield ("models", name, "input"), why
+        yield (*where[:2], "input"), why
     if why := scene_mismatch(package.manifest, slot):
-        yield ("models", name), why
+        yield where[:2], why

@@ -135,7 +135,8 @@ class Evidence(_Message, kw_only=True):
     agreed on `agreed`, a sum of shares, and `diff` is the mean difference of their main numbers. `low` to
     `high` is the 95 % interval of `agreed / n`. Results close in time are not independent: the interval is
     that of `blocks` cases, one for each 10 s. In the mode `ab` each input is for one of them, as the schedule
-    of `seed` says, and both act. `dropped` inputs were not given to `b`. `samples` are kept on the node.
+    of `seed` says, and both act. `dropped` inputs were not given to `b`. `samples` are kept on the
+    node; `unfiltered` pictures were not, because their faces could not be hidden.
     """
 
     mode: Literal["shadow", "ab"] = field(default_factory=lambda: "shadow")
@@ -155,6 +156,7 @@ class Evidence(_Message, kw_only=True):
     diff: Amount = 0.0
     dropped: Count = 0
     samples: Count = 0
+    unfiltered: Count = 0
 
 
 class ModelSlot(_Message, kw_only=True):

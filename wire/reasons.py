@@ -76,6 +76,8 @@ CODES: dict[str, tuple[str, ...]] = {
     "model-input-dark": (),
     "model-input-bright": (),
     "model-input-blurred": (),
+    "shadow-mismatch": (),
+    "shadow-alone": (),
     "provider-missing": ("provider",),
     "provider-unused": ("provider",),
     # another version of a model in a slot

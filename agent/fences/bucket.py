@@ -74,6 +74,15 @@ class FairBucket:
                 return True
         return False
 
+    def take_unused(self, now_s: float) -> bool:
+        """Take one token that no user needed; False while less than half of the store is full."""
+        for part in self._parts.values():
+            self._common.add(part.overflow(now_s))
+        if self._common.left(now_s) < max(1.0, self._common.depth / 2):
+            return False
+        self._common.spend(1.0)
+        return True
+
     def leave(self, user: str) -> None:
         """Give the part of `user` to the others."""
         if user in self._parts:

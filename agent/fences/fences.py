@@ -67,6 +67,12 @@ class Fences:
         self.skipped += found is not None
         return found
 
+    def unused(self) -> bool:
+        """Ask for one inference that acts on nothing: True while half of each limit is left by the models."""
+        if self._cpu is not None and self._cpu_left(self._cpu) < self._cpu.depth / 2:
+            return False
+        return self._inferences is None or self._inferences.take_unused(self.now_s())
+
     def _cpu_left(self, bucket: Bucket) -> float:
         used_s = self._cpu_s()
         bucket.left(self.now_s())  # what came is taken in before the debt is limited

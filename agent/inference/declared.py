@@ -17,6 +17,7 @@ from wire.topics import FIELD
 
 MAX_FIELDS, MAX_BYTES = 2_000, 160 << 10  # of a row, of a result
 _MAX_BOXES, _MAX_TEXT = 1_000, 512
+_MAX_MS = 1e6  # of one run
 _MAX_JSON = 16_384  # characters of a value that is JSON, as a vector
 _RESERVED = ("infer_ms", "frame")  # values that the agent adds to a row, the latter to that of a picture
 
@@ -69,9 +70,10 @@ def require_declared(result: Result, fields: dict[str, Field]) -> None:
         area = 0.0 if box.area is UNSET else box.area
         if not all(map(math.isfinite, (box.score, *box.box, area, *outline))) or abs(box.cls) > 2**31:
             raise ValueError("it gives a box that is not finite")
-    numbers = (result.infer_ms, 0.0 if result.score is None else result.score)
-    if len(result.top) > _MAX_TEXT or not all(map(math.isfinite, numbers)):
+    if len(result.top) > _MAX_TEXT or not math.isfinite(result.score or 0.0):
         raise ValueError("its main finding is not one")
+    if not (0 <= result.infer_ms <= _MAX_MS and 0 <= result.cpu_ms <= _MAX_MS):
+        raise ValueError("it states a time that cannot be")
 
 
 def plain(value: Any) -> Any:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("edgebed.model")
 
 Isolation = Literal["thread", "process"]
-# folder, hash of the ONNX file, execution providers, what was asked for
-_Key = tuple[Path, str, tuple[str, ...], Isolation | None]
+# folder, hash of the ONNX file, execution providers, what was asked for, the only one that uses it
+_Key = tuple[Path, str, tuple[str, ...], Isolation | None, str]
 
 
 class ModelCache:
@@ -58,17 +58,22 @@ class ModelCache:
         self._stopping = threading.Event()
 
     def model(
-        self, package: Package, providers: Sequence[str] | None = None, isolation: Isolation | None = None
+        self,
+        package: Package,
+        providers: Sequence[str] | None = None,
+        isolation: Isolation | None = None,
+        *,
+        apart: str = "",
     ) -> Model | Worker:
         """The open model of a package; the first call blocks for about a second. Runs on the CPU by default.
 
         Several threads may run the model at the same time. Without `isolation` it runs in this process if a
-        trusted key signed the package.
+        trusted key signed the package. Only who names the same `apart` shares it.
 
         Raises:
             ModelError: the package did not pass the gate, or cannot be opened.
         """
-        key = (package.path.resolve(), package.sha256, names(providers or CPU), isolation)
+        key = (package.path.resolve(), package.sha256, names(providers or CPU), isolation, apart)
         with self._locks.setdefault(key, threading.Lock()):  # in one step, unlike a defaultdict
             if key not in self._open:
                 self._open[key] = self._checked(package, key)
@@ -113,7 +118,7 @@ class ModelCache:
         from agent.inference import gate
         from agent.inference.session import Model
 
-        _, _, providers, isolation = key
+        _, _, providers, isolation, _ = key
         try:
             report = gate.verify(
                 package,

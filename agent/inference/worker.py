@@ -190,12 +190,13 @@ class Worker:
     def run_window(self, window: NDArray[Any], stream: str = "", end: int = 0) -> Result:
         """Run one window (length, signals), rows in time order; the others are for a model with state.
 
-        A process that was started again begins with a state of its own.
+        The window is never written to again, so that one copy serves every worker that sees it. A process
+        that was started again begins with a state of its own.
 
         Raises:
             ModelError: the run failed; `WorkerLost` if the process ended.
         """
-        return self._run(window, lasting=False, stream=stream, end=end)
+        return self._run(window, lasting=True, stream=stream, end=end)
 
     def start(self) -> None:
         """Start the process and open the model in it; blocks.

@@ -38,7 +38,7 @@ class Setup:
         """A setup with the versions that the files have now; blocks for the disk."""
         plans, slots = devices.values(), models.values()
         named = {path for plan in plans for path in (*files_of(plan.options), *files_of(plan.config.publish))}
-        named |= {slot.package for slot in slots}
+        named |= {package for slot in slots for package in slot.packages}
         manifests = {name: _sha256(slot.package / MANIFEST) for name, slot in models.items()}
         return cls(devices, models, {path: version(path) for path in named}, manifests)
 
@@ -71,7 +71,7 @@ def compare(old: Setup, new: Setup) -> Changes:
         if name in models:
             continue
         known = old.models[name]
-        same_files = old.files.get(slot.package) == new.files.get(slot.package)
+        same_files = all(old.files.get(each) == new.files.get(each) for each in slot.packages)
         if slot != known or not same_files or slot.device in devices:
             models = models | {name}
     return Changes(frozenset(devices), frozenset(published), frozenset(models))

@@ -104,7 +104,7 @@ class EventReporter:
             type=kind,
             sev=severity,
             clk=UNSET if clk is None else clk.value,
-            model=self._model,
+            model=inference.label or self._model,
             slot=self._slot,
             infer_ms=round(result.infer_ms, 3),
             n=len(result.boxes) if self._decoder in ("detection", "regions") else UNSET,

@@ -8,13 +8,14 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as copied
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from adapters.base import Reading
+from adapters.base import Picture, Reading
 from agent.clock_sync import Stamp
 from agent.fences.fences import Fences, Slowed
 from agent.inference.model_cache import ModelCache
@@ -26,6 +27,7 @@ from agent.pipeline.model_threads import ModelThread
 from agent.pipeline.resampler import HALF_WIDTH
 from agent.pipeline.scene import Happening, Scene, scene_mismatch
 from agent.pipeline.settings import SlotConfig
+from agent.pipeline.shadow import Seen, Shadow, evidence_of
 from agent.pipeline.windows import Window, Windows, input_mismatch
 from agent.process_children import private_mb
 from wire.errors import EdgebedError
@@ -76,12 +78,20 @@ class Inference:
     every_box: Sequence[Box] = ()  # with those that are left out
     crop: Crop | None = None
     drift: Reason = NO_REASON  # how the input differs from what the model was made for
+    by: Manifest | None = None  # of the model that answered, where two answer in turns
+
+    @property
+    def label(self) -> str:
+        """`name@version` of the model that answered, where two answer in turns; else empty."""
+        return "" if self.by is None else f"{self.by.name}@{self.by.version}"
 
     def row(self) -> dict[str, Scalar]:
         """The row of the result stream."""
         row: dict[str, Scalar] = {**self.result.values, "infer_ms": self.result.infer_ms}
         if self.crop is not None:
             row |= self.crop.row()
+        if self.by is not None:
+            row["ver"] = self.label
         return row if self.window else {**row, "frame": self.reading.index}
 
 
@@ -158,7 +168,8 @@ class ModelRunner:
         self._stuck = False  # the thread does not answer
         self._seen = 0
         self._wrong_rate_logged = False
-        self._thread: ModelThread[_Job, Result] | None = None
+        self.shadow: Shadow | None = None
+        self._thread: ModelThread[_Job, _Given] | None = None
         self._jobs: deque[_Job] = deque()
         self._in_thread = 0  # jobs that the thread has
         self._since_s = 0.0  # when the thread began the oldest of them
@@ -199,10 +210,11 @@ class ModelRunner:
     @property
     def shown(self) -> ModelState:
         """`state` with the process in which the model runs now."""
+        shown = replace(self.state, evidence=evidence_of(self.shadow))
         if (model := self._model) is None:
-            return self.state
+            return shown
         mb = round(private_mb(model.pid), 1) if model.pid else 0.0
-        return replace(self.state, isolation=model.isolation, pid=model.pid, mb=mb)
+        return replace(shown, isolation=model.isolation, pid=model.pid, mb=mb)
 
     def open(self) -> None:
         """Load, check and warm up the model; blocks. `state` shows a model that cannot be used."""
@@ -270,6 +282,8 @@ class ModelRunner:
             fields |= self._scene.fields()
         if self.settings.crops is not None:
             fields |= crops.FIELDS
+        if self.shadow is not None and self.shadow.in_turns:
+            fields["ver"] = Field(t="str", desc="the model that answered")
         return Stream(kind="signal", fields=fields)
 
     def offer(self, reading: Reading) -> Awaitable[None] | None:
@@ -303,7 +317,9 @@ class ModelRunner:
         self.warmed = True
         if self.mode == "warm" or nth % self.settings.every or self._is_fenced():
             return None
-        self._jobs.append(_Job(reading, window, self._host.stamp(reading.at_ns), self.mode == "live"))
+        other = None if self.shadow is None else self.shadow.next()
+        stamp = self._host.stamp(reading.at_ns)
+        self._jobs.append(_Job(reading, window, stamp, self.mode == "live", other=other))
         self._hand_on()
         if len(self._jobs) <= self._limit:
             return None
@@ -327,7 +343,9 @@ class ModelRunner:
             return
         for crop in crops.crops(config, picture, seen.result.boxes):
             if not self._is_fenced():
-                self._jobs.append(_Job(seen.reading, None, seen.stamp, self.mode == "live", crop))
+                other = None if self.shadow is None else self.shadow.next()
+                live = self.mode == "live"
+                self._jobs.append(_Job(seen.reading, None, seen.stamp, live, crop, other))
         self._hand_on()
         while len(self._jobs) > self._limit and not self.waits:
             self._jobs.popleft()
@@ -489,7 +507,7 @@ class ModelRunner:
         if room is not None and not room.done():
             room.set_result(None)
 
-    def _answered(self, job: _Job, result: Result | None, failure: Exception | None) -> None:
+    def _answered(self, job: _Job, given: _Given | None, failure: Exception | None) -> None:
         """Take one answer; called in the event loop, once for each job, in order."""
         if self._thread is None or self._model is None:
             return  # `run` has ended
@@ -497,11 +515,18 @@ class ModelRunner:
         self._stuck = False
         self._since_s = asyncio.get_running_loop().time()
         self._hand_on()  # before this answer is processed, so that the thread does not wait
+        result = None if given is None else given.result
+        by = self._model if given is None else given.by
+        if (shadow := self.shadow) is not None and job.live:
+            if given is not None and given.missed is not None:
+                shadow.missed(given.missed)
+            shadow.acted(None if result is None else job.seen(result), by)
         try:
             if failure is not None:
                 raise failure
             if result is not None:
-                answer = job.answer(result, self._scene, self.drift)
+                in_turns = shadow is not None and shadow.in_turns
+                answer = job.answer(result, self._scene, self.drift, by.manifest if in_turns else None)
                 if job.live:
                     self._host.done(self, answer)
                 self.watch(Answer(answer, job.live))
@@ -571,8 +596,19 @@ class _Job:
     stamp: Stamp
     live: bool
     crop: Crop | None = None
+    other: Model | Worker | None = None  # that answers instead of the slot's model
 
-    def answer(self, result: Result, scene: Scene | None, drift: Reason) -> Inference:
+    @property
+    def picture(self) -> Picture | None:
+        """What a model of pictures sees."""
+        return self.reading.picture if self.crop is None else self.crop.picture
+
+    def seen(self, result: Result) -> Seen:
+        """The input with a copy of its result, which the zones of the slot change afterwards."""
+        kept = copied(result, values=dict(result.values), boxes=list(result.boxes))
+        return Seen(self.reading.at_ns, self.picture, self.window, kept)
+
+    def answer(self, result: Result, scene: Scene | None, drift: Reason, by: Manifest | None) -> Inference:
         whole, crop = self.window, self.crop
         quality = self.reading.quality if whole is None else whole.quality
         if crop is not None:
@@ -580,16 +616,33 @@ class _Job:
         boxes = result.boxes
         happened = scene.apply(result, self.reading.at_ns) if scene is not None else ()
         seen = (happened, boxes, crop)
-        return Inference(self.reading, result, whole is not None, quality, self.stamp, *seen, drift)
+        return Inference(self.reading, result, whole is not None, quality, self.stamp, *seen, drift, by)
 
 
-def _infer(model: Model | Worker, stream: str, job: _Job) -> Result:
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A result, who gave it, and why the model that should have given it did not."""
+
+    result: Result
+    by: Model | Worker
+    missed: Exception | None = None
+
+
+def _infer(model: Model | Worker, stream: str, job: _Job) -> _Given:
+    missed: Exception | None = None
+    if job.other is not None:
+        try:
+            return _Given(_run(job.other, stream, job), job.other)
+        except Exception as error:  # noqa: BLE001 - the shadow counts it; the slot's model answers
+            missed = error
+    return _Given(_run(model, stream, job), model, missed)
+
+
+def _run(model: Model | Worker, stream: str, job: _Job) -> Result:
     if job.window is not None and model.stateful:
         return model.run_window(job.window.rows, stream, job.window.end)
     if job.window is not None:
         return model.run_window(job.window.rows)
-    if job.crop is not None:
-        return model.run_frame(job.crop.picture)
-    if job.reading.picture is None:
+    if (picture := job.picture) is None:
         raise TypeError("a frame stream gave a reading without a picture")
-    return model.run_frame(job.reading.picture, lasting=True)
+    return model.run_frame(picture, lasting=True)

@@ -28,13 +28,15 @@ from agent.pipeline.input_watch import InputSummary
 from agent.pipeline.model_runner import STUCK_S, Inference, Mode, ModelHost, ModelRunner
 from agent.pipeline.model_threads import in_thread
 from agent.pipeline.scene import areas
-from agent.pipeline.settings import DevicePlan, PublishConfig, SlotConfig
+from agent.pipeline.settings import DevicePlan, PublishConfig, SlotConfig, shadow_stream
+from agent.pipeline.shadow import STREAM as SHADOW_STREAM
+from agent.pipeline.shadow import Shadow, ShadowHost
 from agent.pipeline.sinks import Sinks
 from agent.pipeline.snapshots import NewestPicture
 from agent.pipeline.source import Sink
 from wire.clock import NS_PER_MS, Clock
-from wire.messages import ClockState, Event, ModelState, Snapshot, Stream
-from wire.reasons import Reason
+from wire.messages import ClockState, Event, ModelState, Scalar, Snapshot, Stream
+from wire.reasons import Reason, because
 from wire.task_cancellation import end
 
 log = logging.getLogger("edgebed.model")
@@ -52,7 +54,7 @@ class Pipeline:
 
     `open_models` opens the models, before `run` or beside it: readings do not wait for them. Each source gets
     its `sink`. `cache` opens models and has the limits of the agent. Output goes to `sinks`. `change`
-    replaces devices and models while the others run.
+    replaces devices and models while the others run. `state` is the folder for samples.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Pipeline:
         cache: ModelCache,
         clock_state: Callable[[], ClockState],
         sinks: Sinks,
+        state: Path | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self.devices: dict[str, DevicePlan] = {}
@@ -88,6 +91,7 @@ class Pipeline:
             sinks.declared,
             self._summarised,
         )
+        self._shadow_host = ShadowHost(cache, cache.fences, clock, sinks.changed, state)
         self._inputs: dict[tuple[str, str], list[ModelRunner]] = {}  # stream -> the models that see it
         self.candidates: dict[str, ModelRunner] = {}  # by slot: runners whose results act on nothing
         self.spare: dict[str, ModelRunner] = {}  # by slot: runners whose model stays open, to go back to
@@ -115,6 +119,8 @@ class Pipeline:
         for device in published:
             for name, stream in devices[device].streams.items():
                 self._add_stream(device, name, stream)
+        for runner in self.runners.values():
+            self._add_shadow(runner)
         for at in self._pictures:
             self._choose_boxes(at)
         self._start_tasks()
@@ -122,6 +128,13 @@ class Pipeline:
     def _runner(self, name: str, slot: SlotConfig) -> ModelRunner:
         plan = self.devices[slot.device]
         return ModelRunner(name, slot, plan.streams[slot.stream], self._host, waits=plan.waits)
+
+    def _add_shadow(self, runner: ModelRunner) -> None:
+        """Give a runner the second model that its slot names, if it has none yet."""
+        slot = runner.settings
+        if slot.shadow is not UNSET and runner.shadow is None:
+            guard = partial(self._privacy.get, slot.device)
+            runner.shadow = Shadow(runner.name, slot, slot.shadow, self._shadow_host, guard)
 
     def _seen_by(self, device: str, stream: str) -> list[ModelRunner]:
         return self._inputs.setdefault((device, stream), [])
@@ -140,6 +153,7 @@ class Pipeline:
             self.runners[name].retire()
         pictures = [at for at in self._pictures if at[0] in published]
         ending = [_slot(name) for name in gone] + [_look(*at) for at in pictures]
+        ending += [shadow_stream(name) for name in gone]
         await end([self._tasks.pop(name) for name in ending if name in self._tasks])
         # no await from here to the end: a reading sees the old setup or the new one
         counters = {name: self.runners[name].counters for name in gone}
@@ -147,6 +161,7 @@ class Pipeline:
             runner = self.runners.pop(name)
             self._reporters.pop(name, None)
             self._remove_batcher(runner.settings.device, name)
+            self._remove_batcher(runner.settings.device, shadow_stream(name))
         for device, stream in [at for at in self._batchers if at[0] in published]:
             self._remove_batcher(device, stream)
         for at in pictures:
@@ -199,6 +214,7 @@ class Pipeline:
         if runner.at_work:
             self._add_results(runner)
             self._sinks.declared()
+        await self._open_shadow(places, runner)
         if self._models.trust is not trust:  # other keys count since the gate looked
             await self.trust(self._models.trust)
 
@@ -252,6 +268,8 @@ class Pipeline:
         old.retire()
         self._remove_batcher(old.settings.device, name)
         self._reporters.pop(name, None)
+        tried = self._end_shadow(old)
+        self._add_shadow(new)
         self._box_models = {at: runner for at, runner in self._box_models.items() if runner is not old}
         self.runners[name], self.spare[name] = new, old
         if (running := self._tasks.pop(_candidate(name), None)) is not None:
@@ -261,11 +279,43 @@ class Pipeline:
         self._start_tasks()
         new.follow(old)
         self._sinks.declared()
-        if task is not None:
-            await end([task])
+        await end([each for each in (task, tried) if each is not None])
+        if self._group is not None and new.shadow is not None:
+            opening = f"opening-{shadow_stream(name)}"
+            self._group.create_task(self._open_shadow(_Places(1), new), name=opening)
+
+    def _end_shadow(self, runner: ModelRunner) -> asyncio.Task[None] | None:
+        """Forget the second model of a runner; returns its task, which is to be ended."""
+        runner.shadow = None
+        self._remove_batcher(runner.settings.device, shadow_stream(runner.name))
+        return self._tasks.pop(shadow_stream(runner.name), None)
+
+    async def _open_shadow(self, places: _Places, runner: ModelRunner) -> None:
+        """Open the second model of a slot whose model is open."""
+        shadow, acting = runner.shadow, runner.model
+        if shadow is None:
+            return
+        if acting is None:
+            shadow.close(because("the model of the slot is not open", "shadow-alone"))
+            return
+        ref, found = await places.run(shadow_stream(runner.name), partial(shadow.prepare, acting))
+        if runner.shadow is not shadow or self.runners.get(runner.name) is not runner:
+            shadow.prepared = None
+            self.forget_models()  # it was replaced meanwhile
+            return
+        shadow.install(acting, runner.ref, ref, found)
+        self._start_tasks()
 
     async def stop_newest(self, why: Reason) -> str:
-        """Stop the model that was opened last and free its memory; returns its slot, "" if none is open."""
+        """Stop the model that was opened last and free its memory; returns its slot, "" if none is open.
+
+        Models that are only tried go first.
+        """
+        for each in self.runners.values():
+            if each.shadow is not None and each.shadow.model is not None:
+                each.shadow.close(why)
+                self.forget_models()
+                return shadow_stream(each.name)
         runner = max(
             (each for each in self.runners.values() if each.at_work),
             key=lambda each: each.opened_s,
@@ -286,6 +336,11 @@ class Pipeline:
             if why.why and runner.model is model:
                 log.error("model %s is stopped: %s", runner.name, why.why)
                 await self._stop(runner, why)
+            shadow = runner.shadow
+            if shadow is not None and (second := shadow.model) is not None:
+                why = await in_thread(runner.name, partial(self._models.refusal, second.package))
+                if why.why:
+                    shadow.close(why)
         for name, made in [*self.candidates.items(), *self.spare.items()]:
             if (model := made.model) is not None:
                 why = await in_thread(name, partial(self._models.refusal, model.package))
@@ -304,6 +359,8 @@ class Pipeline:
         if task is not None:
             await end([task])
         runner.close(why)
+        if runner.shadow is not None:
+            runner.shadow.close(why)
         self.forget_models()
         self._sinks.declared()
 
@@ -314,6 +371,9 @@ class Pipeline:
             return
         results = msgspec.structs.replace(self.devices[device].config.publish, raw=True)
         self._batchers[device, runner.name] = self._batcher(device, runner.name, stream, results)
+        if runner.shadow is not None:
+            name = shadow_stream(runner.name)
+            self._batchers[device, name] = self._batcher(device, name, SHADOW_STREAM, results)
         self._reporters.setdefault(
             runner.name,
             EventReporter(runner.name, runner.label, runner.manifest.decoder, runner.settings.events),
@@ -342,6 +402,8 @@ class Pipeline:
         """Free the memory of models that no device uses any more."""
         runners = (*self.runners.values(), *self.candidates.values(), *self.spare.values())
         in_use = [model for runner in runners for model in (runner.model, runner.prepared)]
+        tried = [runner.shadow for runner in runners if runner.shadow is not None]
+        in_use += [model for shadow in tried for model in (shadow.model, shadow.prepared)]
         self._models.keep([*in_use, *(guard.model for guard in self._privacy.values())])
 
     def close(self) -> None:
@@ -387,7 +449,10 @@ class Pipeline:
             for name, runner in self.runners.items()
             if runner.settings.device == device and (stream := runner.result_stream()) is not None
         }
-        return {**self.devices[device].streams, **results}
+        shadows = {
+            shadow_stream(name): SHADOW_STREAM for name in results if self.runners[name].shadow is not None
+        }
+        return {**self.devices[device].streams, **results, **shadows}
 
     def models(self) -> dict[str, ModelState]:
         """The state of each slot's model."""
@@ -427,10 +492,21 @@ class Pipeline:
         for task, runner in tasks.items():
             if task not in self._tasks:
                 self._tasks[task] = self._group.create_task(runner.run(), name=task)
+            self._start_shadow(runner)
         for (device, stream), newest in self._pictures.items():
             every_s = self.devices[device].config.publish.snapshot_every_s
             if every_s > 0 and (task := _look(device, stream)) not in self._tasks:
                 self._tasks[task] = self._group.create_task(newest.run(every_s), name=task)
+
+    def _start_shadow(self, runner: ModelRunner) -> None:
+        """Start the task of an open second model that has none."""
+        shadow, task = runner.shadow, shadow_stream(runner.name)
+        at = runner.settings.device, task
+        if self._group is None or shadow is None or shadow.model is None or task in self._tasks:
+            return
+        if at in self._batchers:
+            row = partial(self._summed_up, at)
+            self._tasks[task] = self._group.create_task(shadow.run(row), name=task)
 
     def flush(self) -> None:
         """Send every row that still waits for its batch to fill."""
@@ -483,6 +559,11 @@ class Pipeline:
         )
         self._sinks.send(Message("event", runner.settings.device, event.type, event, offset_ns))
 
+    def _summed_up(self, at: tuple[str, str], row: dict[str, Scalar]) -> None:
+        """Send a row about the second model of a slot."""
+        if (batcher := self._batchers.get(at)) is not None:
+            batcher.add(self._clock.now_ns(), row)
+
     def _inferred(self, runner: ModelRunner, inference: Inference) -> None:
         device, reading = runner.settings.device, inference.reading
         clk, offset_ns = inference.stamp
@@ -499,9 +580,11 @@ class Pipeline:
             other.offer_crops(runner.name, inference)
         if self._box_models.get((device, runner.settings.stream)) is runner and runner.manifest is not None:
             seen = replace(
-                privacy.seen_by(runner.manifest, inference.every_box), areas=areas(runner.settings)
+                privacy.seen_by(inference.by or runner.manifest, inference.every_box),
+                areas=areas(runner.settings),
             )
-            self._pictures[device, runner.settings.stream].show(reading, seen, runner.label)
+            label = inference.label or runner.label
+            self._pictures[device, runner.settings.stream].show(reading, seen, label)
 
     def _reporter(self, runner: ModelRunner, inference: Inference) -> EventReporter:
         """What compares an inference with the one before: of the slot, or of the same thing in crops."""

@@ -127,6 +127,42 @@ class CropsConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     ] = 8
 
 
+class SampleConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Inputs on which two models disagreed, kept in `state`/samples."""
+
+    max_mb: Annotated[
+        float, Meta(ge=0, le=100_000, description="The oldest are removed above this size; 0 for none.")
+    ] = 20.0
+    per_hour: Annotated[int, Meta(ge=0, le=3_600, description="The largest number within an hour.")] = 12
+
+
+class ShadowConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A second model on the input of a slot, in a process of its own."""
+
+    package: Annotated[Path, Meta(description="Folder of its package.")]
+    mode: Annotated[
+        Literal["shadow", "ab"],
+        Meta(
+            description="shadow: it sees what the model of the slot has answered, and its results act on"
+            " nothing. ab: of each two inputs one is for it, and its results act."
+        ),
+    ] = "shadow"
+    every: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="In the mode shadow: each nth input of the slot.")
+    ] = 1
+    within: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="Two numbers agree if they differ by at most this share of the larger one. For"
+            " vectors: the largest 1 - cosine.",
+        ),
+    ] = 0.05
+    seed: Annotated[int, Meta(ge=0, le=2**53, description="In the mode ab: of the schedule.")] = 0
+    samples: Annotated[SampleConfig, Meta(description="Inputs on which they disagreed.")] = SampleConfig()
+
+
 class SlotConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """One model on one stream; its results are the stream data/{device}/{slot}."""
 
@@ -186,11 +222,17 @@ class SlotConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         Literal["foot", "centre"],
         Meta(description="The point of a box that is in a zone or beside a line."),
     ] = "foot"
+    shadow: Annotated[ShadowConfig, Meta(description="A second model to compare.")] | UnsetType = UNSET
 
     @property
     def asked(self) -> list[str]:
         """The execution providers, by word or by the name of onnxruntime."""
         return self.providers or [self.provider]
+
+    @property
+    def packages(self) -> tuple[Path, ...]:
+        """The folders of every package that it names."""
+        return (self.package,) if self.shadow is UNSET else (self.package, self.shadow.package)
 
     @property
     def device(self) -> str:
@@ -201,6 +243,11 @@ class SlotConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     def stream(self) -> str:
         """The stream of `input`."""
         return self.input.partition("/")[2]
+
+
+def shadow_stream(slot: str) -> str:
+    """The stream about the second model of a slot."""
+    return f"{slot}-shadow"
 
 
 @dataclass(frozen=True, slots=True)

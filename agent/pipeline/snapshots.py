@@ -131,7 +131,7 @@ def encode(
     room = (MAX_BODY - len(msgspec.json.encode(empty)) - 16) * 3 // 4  # base64 makes 4 bytes of 3
     if room < 1000:
         raise SnapshotError(f"{len(boxes)} boxes leave no room for a picture")
-    jpeg, width, height = _fitting_jpeg(picture, room)
+    jpeg, width, height = fitting_jpeg(picture, room)
     return _snapshot(reading, jpeg, width, height, boxes, model, hidden, areas)
 
 
@@ -145,7 +145,7 @@ def _hide_and_encode(privacy: Privacy, reading: Reading, seen: Seen | None, mode
     return encode(reading, seen.boxes, model, hidden, seen.areas)
 
 
-def _fitting_jpeg(picture: Picture, room: int) -> tuple[bytes, int, int]:
+def fitting_jpeg(picture: Picture, room: int) -> tuple[bytes, int, int]:
     """A JPEG of at most `room` bytes, its width and its height."""
     try:
         import cv2  # comes with the camera extra, which agents without pictures lack

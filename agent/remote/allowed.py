@@ -38,7 +38,7 @@ class Allowed:
         models: Mapping[str, SlotConfig],
     ) -> Allowed:
         """What a file with these settings allows."""
-        packages = {slot.package for slot in models.values()}
+        packages = {package for slot in models.values() for package in slot.packages}
         packages |= {device.publish.faces for device in devices.values() if device.publish.faces is not None}
         roots = [*folders, state / model_store.FOLDER, *shipped.names().values()]
         return cls(tuple(root.resolve() for root in roots), devices, frozenset(packages))

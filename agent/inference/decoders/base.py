@@ -58,8 +58,9 @@ class Placement:
 class Result:
     """The decoded result of one run: a row of `values`, boxes, the main finding `top` and its `score`.
 
-    `infer_ms` is the time in onnxruntime. `nan` is True where an output contains NaN, or where it contains
-    an infinite number and a value of the row is missing. A decoder does not set these two.
+    `infer_ms` is the time in onnxruntime, `cpu_ms` the CPU time of the whole run. `nan` is True where an
+    output contains NaN, or where it contains an infinite number and a value of the row is missing. A decoder
+    does not set these three.
     """
 
     values: dict[str, Scalar]
@@ -69,6 +70,7 @@ class Result:
     alarm: bool = False
     infer_ms: float = 0.0
     nan: bool = False
+    cpu_ms: float = 0.0
 
 
 class Decoder(ABC):

@@ -569,6 +569,8 @@ export default {
   "reason.model-worker-killed": "The process of the model gave no answer for {seconds}; another one is started",
   "reason.model-worker-memory": "The process of the model took {mb} MB, {limit_mb} MB are allowed; another one is started",
   "reason.model-worker-answer": "The process of the model gave an answer that is not one; another one is started",
+  "reason.shadow-mismatch": "The second model sees another input than the first, or gives other results",
+  "reason.shadow-alone": "The model of the slot is not open: there is nothing to compare the second one with",
   "reason.model-refused-deaths": "The process of the model ended {deaths} times: it is refused until its package changes",
   "reason.model-input-drift": "The input differs from what the model was made for: {features}",
   "reason.model-input-constant": "Inputs stand still: {features}",

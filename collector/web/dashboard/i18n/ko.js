@@ -568,6 +568,8 @@ export default {
   "reason.model-worker-killed": "모델의 프로세스가 {seconds} 동안 응답하지 않아 종료하고 다시 시작합니다.",
   "reason.model-worker-memory": "모델의 프로세스가 메모리 {mb} MB를 사용하여(허용 {limit_mb} MB) 종료하고 다시 시작합니다.",
   "reason.model-worker-answer": "모델의 프로세스가 잘못된 응답을 보내 종료하고 다시 시작합니다.",
+  "reason.shadow-mismatch": "두 번째 모델의 입력이나 결과 형식이 첫 번째 모델과 다릅니다.",
+  "reason.shadow-alone": "슬롯의 모델이 열려 있지 않아 두 번째 모델과 비교할 수 없습니다.",
   "reason.model-refused-deaths": "모델의 프로세스가 {deaths}번 종료되었습니다. 패키지가 바뀔 때까지 실행하지 않습니다.",
   "reason.model-run-failed": "추론에 실패했습니다: {why}",
   "reason.model-input-drift": "입력이 모델을 만들 때의 입력과 다릅니다: {features}",
