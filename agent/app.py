@@ -28,6 +28,7 @@ from agent.inference.model_cache import ModelCache
 from agent.inference.trust import TrustedKeys
 from agent.node_description import NodeDescription
 from agent.outbox import Message, Outbox, keep_committing
+from agent.pipeline import sample_commands
 from agent.pipeline.changes import Setup
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.running import Running
@@ -214,7 +215,11 @@ class App:
         self.fences = Fences(config.fence, clock, disk_mb=config.outbox.max_mb)
         if self._cgroup is not None:
             self.fences.by = "cgroup"
-        own = {"snapshot": self._snapshot, "rebirth": self._rebirth}
+        own = {
+            "snapshot": self._snapshot,
+            "rebirth": self._rebirth,
+            "samples": sample_commands.samples(config.state),
+        }
         self.commands = Commands(config.state, clock, {**own, **slot_commands.actions(self.slots)})
         self.uplink = Uplink(
             self._identity,

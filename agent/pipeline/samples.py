@@ -28,10 +28,10 @@ from wire.errors import EdgebedError
 log = logging.getLogger("edgebed.model")
 
 FOLDER = "samples"  # of the state folder
-MAX_PICTURE = 40_000  # bytes: the answer to a command takes it
+MAX_PICTURE = 36_000  # bytes: with its comment it fits the answer to a command
 _HOUR_MS = 3_600_000
 _NAME = re.compile(r"(\d{13,15})-\d{1,9}\.(jpg|npz)")
-_MAX_RESULTS = 60_000  # bytes: the comment of a JPEG has a length of 16 bits
+_MAX_RESULTS = 5_000  # bytes of a comment
 _START, _COMMENT = b"\xff\xd8", b"\xff\xfe"  # of a JPEG
 
 

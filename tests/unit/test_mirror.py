@@ -39,6 +39,7 @@ COVERED_BY = {
     "agent.outbox.reader": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.record": "tests/unit/agent/outbox/test_segment.py",
     "agent.outbox.segment_pool": "tests/unit/agent/outbox/test_outbox.py",
+    "agent.pipeline.sample_commands": "tests/unit/agent/pipeline/test_samples.py",
     "agent.pipeline.sinks": "tests/unit/agent/pipeline/test_pipeline.py",
     "agent.outbox.settings": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.state": "tests/unit/agent/outbox/test_outbox.py",

@@ -1,6 +1,6 @@
 // Small parts that all views share: icons, states in words, times that age.
 import { now } from "./fleet-state.js";
-import { count, NONE, span, utc, when } from "./format.js";
+import { count, NONE, share, span, utc, when } from "./format.js";
 import { html } from "./html.js";
 import { reasonText, Why } from "./reason.js";
 import { known, t } from "./text.js";
@@ -196,6 +196,46 @@ const offerText = (offer) =>
     .filter(Boolean)
     .join("\n");
 
+/** What a second model gave beside the one of the slot, or in turns with it. */
+const evidenceText = (found) =>
+  [
+    t(found.mode === "ab" ? "evidence.ab" : "evidence.shadow", {
+      model: `${found.b?.name ?? ""}@${found.b?.ver ?? ""}`,
+    }),
+    found.n &&
+      t("evidence.agreed", {
+        share: share(found.agreed ?? 0, found.n),
+        n: count(found.n),
+        low: share(found.low ?? 0, 1),
+        high: share(found.high ?? 1, 1),
+      }),
+    t("evidence.arms", {
+      a: count(found.a?.alarms ?? 0),
+      of_a: count(found.a?.n ?? 0),
+      b: count(found.b?.alarms ?? 0),
+      of_b: count(found.b?.n ?? 0),
+    }),
+    t("evidence.cost", {
+      ms_a: found.a?.p99_ms ?? 0,
+      ms_b: found.b?.p99_ms ?? 0,
+      s_a: found.a?.cpu_s ?? 0,
+      s_b: found.b?.cpu_s ?? 0,
+    }),
+    found.samples && t("evidence.samples", { n: count(found.samples) }),
+    reasonText(found),
+  ]
+    .filter(Boolean)
+    .join("\n");
+
+function Evidence({ found }) {
+  const agreed = found.mode !== "ab" && found.n ? ` ${share(found.agreed ?? 0, found.n)}` : "";
+  return html`
+    <span class=${found.state === "failed" ? "tag warn-text" : "tag"} title=${evidenceText(found)}>
+      ${t(found.mode === "ab" ? "evidence.tag.ab" : "evidence.tag.shadow")}${agreed}
+    </span>
+  `;
+}
+
 export function Model({ model }) {
   const provider = String(model.provider ?? "").replace(/ExecutionProvider$/, "");
   return html`
@@ -232,6 +272,12 @@ export function Model({ model }) {
         (model.offer?.state ?? "idle") !== "idle" &&
         html`
           <span class="tag" title=${offerText(model.offer)}>${t(`version.${model.offer.state}`)}</span>
+        `
+      }
+      ${
+        model.evidence &&
+        html`
+          <${Evidence} found=${model.evidence} />
         `
       }
     </span>

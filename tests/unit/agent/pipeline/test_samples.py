@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import signal
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from agent.commands import Rejected
+from agent.pipeline import sample_commands
 from agent.pipeline.privacy import Privacy, Seen
 from agent.pipeline.samples import SampleError, Samples, listed, read
 from agent.pipeline.settings import SampleConfig
-from wire.messages import Box
+from wire.messages import MAX_BODY, Box
 
 NOW = 1_760_000_000_000
 
@@ -97,6 +102,46 @@ def test_a_link_is_not_a_sample(tmp_path: Path) -> None:
     assert not listed(tmp_path)
     with pytest.raises(SampleError):
         read(tmp_path, "1760000000000-1.npz", 100)
+
+
+async def test_the_command_lists_and_gives_samples(tmp_path: Path) -> None:
+    action = sample_commands.samples(tmp_path)
+    assert await action("_", {"slot": "detector"}) == {"samples": []}
+    kept = Samples(tmp_path / "samples" / "detector", SampleConfig(), Counter())
+    kept.window(window(0), {"a": 1}, NOW)
+    (found,) = (await action("_", {"slot": "detector"}))["samples"]
+    assert (found["ts"], found["name"]) == (NOW, f"{NOW}-1.npz")
+    given = await action("_", {"slot": "detector", "name": found["name"]})
+    with np.load(io.BytesIO(base64.b64decode(given["data"]))) as body:
+        assert (body["window"] == window(0)).all()
+
+
+async def test_a_picture_as_large_as_one_may_be_fits_an_answer(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
+    kept = Samples(tmp_path / "samples" / "detector", SampleConfig(), Counter())
+    kept.picture(noise, None, Privacy(()), {"a": "x" * 4_000}, NOW)
+    action = sample_commands.samples(tmp_path)
+    answer = await action("_", {"slot": "detector", "name": f"{NOW}-1.jpg"})
+    assert 30_000 < len(msgspec.json.encode(answer)) < MAX_BODY - 2_000
+
+
+@pytest.mark.parametrize(
+    ("device", "args"),
+    [
+        ("camera", {"slot": "detector"}),
+        ("_", {}),
+        ("_", {"slot": "../x"}),
+        ("_", {"slot": 3}),
+        ("_", {"slot": "detector", "name": 3}),
+        ("_", {"slot": "detector", "name": "../secret"}),
+        ("_", {"slot": "detector", "name": "1760000000000-1.npz"}),
+    ],
+)
+async def test_the_command_is_rejected_for_anything_else(
+    tmp_path: Path, device: str, args: dict[str, object]
+) -> None:
+    with pytest.raises(Rejected):
+        await sample_commands.samples(tmp_path)(device, args)
 
 
 KEEPS = """
