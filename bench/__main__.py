@@ -17,6 +17,7 @@ PARTS = {
     "inference": "Model runs: the agent's path beside a hand-written loop",
     "isolation": "Models in a process of their own beside models in a thread",
     "model_swap": "Versions of a model: a swap under load and a roll-back, beside the period of the input",
+    "shadow": "A second model beside that of a slot",
     "frames": "The camera agent: CPU per frame beside a hand-written capture-infer-decode loop",
     "adapters": "Adapters: CPU per reading and highest rate beside the bare library",
     "cameras": "Four cameras on one agent, and a model too slow for them",

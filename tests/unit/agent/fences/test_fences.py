@@ -118,3 +118,22 @@ def test_a_limit_that_cannot_work_is_a_mistake(key: str, least: int) -> None:
     ((found, why),) = msgspec.convert({key: least - 1}, FenceSettings).mistakes()
     assert found == key
     assert "0 for no limit" in why
+
+
+def test_what_acts_on_nothing_gets_only_what_the_models_leave() -> None:
+    time = Time()
+    made = fences(time, inferences_per_s=4)
+    assert made.refusal("slot") is None
+    assert not made.unused(), "nothing has been left yet"
+    time.at_s += 60
+    assert made.unused()
+    assert [made.refusal("slot") for _ in range(4)] == [None] * 4, "the part of the slot is untouched"
+
+
+def test_what_acts_on_nothing_leaves_half_of_the_cpu() -> None:
+    time = Time()
+    made = fences(time, cpu_pct=50)
+    assert made.unused()
+    time.cpu_s += 0.6
+    assert not made.unused()
+    assert made.refusal("slot") is None

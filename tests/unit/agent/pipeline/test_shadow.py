@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from msgspec import UNSET
+from msgspec import UNSET, structs
 from onnx import helper
 
 from adapters.base import Adapter, Options, Reading
@@ -29,6 +29,7 @@ from agent.pipeline.sinks import Sinks
 from tests.polling import until
 from wire.clock import Clock
 from wire.messages import Batch, ClockState, Event, Evidence, Field, Stream
+from wire.reasons import because
 
 T0 = 1_760_000_000 * 10**9
 STREAMS = {"rows": Stream(rate_hz=10, fields={"a": Field(), "b": Field()}), "frames": Stream(kind="frame")}
@@ -383,3 +384,53 @@ async def test_a_window_on_which_they_disagree_is_kept(scored: Callable[..., Pat
         assert (found["window"] == 7.0).all()
         told = json.loads(str(found["results"]))
     assert (told["a"]["score"], told["b"]["score"]) == (7.0, 12.0)
+
+
+# -- beside the rest of a slot ------------------------------------------------------------------------------
+
+
+async def test_another_version_in_the_slot_is_compared_from_its_beginning(
+    scored: Callable[..., Path], tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path, slot(scored("old"), scored("beside", 5.0)))
+    newer = scored("newer", 5.0)
+    async with bench.running() as sink:
+        await bench.windows(sink, 7.0, 7.0)
+        assert (bench.evidence.a.name, bench.evidence.n, bench.evidence.agreed) == ("old", 2, 0.0)
+        await bench.pipeline.candidate("slot", newer, "warm")
+        await bench.pipeline.swap("slot")
+        await until(lambda: bench.evidence.state == "ok")
+        await bench.windows(sink, 7.0, 7.0, 7.0)
+        found = bench.evidence
+    assert (found.a.name, found.b.name, found.n, found.agreed) == ("newer", "beside", 3, 3.0)
+    assert bench.column("score") == [7.0, 7.0, 12.0, 12.0, 12.0]
+
+
+async def test_results_are_compared_before_areas_of_the_slot_leave_boxes_out(
+    packages: Any, frame_input: Any, tmp_path: Path
+) -> None:
+    rows = np.array([8, 8, 8, 8, 0.9], np.float32).reshape(1, 5, 1)
+    body = packages.constant(rows, shape=(1, 3, 32, 32))
+    output = {"decoder": "detection", "head": "yolov8", "labels": ["car"], "score": 0.5}
+    old, new = (
+        packages.write(body, name=name, input=frame_input(), output=output) for name in ("old", "new")
+    )
+    whole = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+    config = structs.replace(slot(old, new, "frames"), ignore=(whole,))
+    bench = Bench(tmp_path, config)
+    async with bench.running() as sink:
+        await bench.frames(sink, noisy(), noisy())
+        assert (bench.evidence.n, bench.evidence.agreed, bench.evidence.diff) == (2, 2.0, 0.0)
+    assert bench.column("n") == [0, 0], "the slot has ignored them"
+
+
+async def test_the_second_model_is_stopped_first_for_memory(
+    scored: Callable[..., Path], tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path, slot(scored("old"), scored("new")))
+    async with bench.running() as sink:
+        await bench.windows(sink, 1.0)
+        assert await bench.pipeline.stop_newest(because("too much memory", "fence-memory")) == "slot-shadow"
+        await bench.windows(sink, 2.0)
+        assert (bench.evidence.state, bench.evidence.code) == ("failed", "fence-memory")
+    assert bench.column("score") == [1.0, 2.0]
