@@ -295,13 +295,14 @@ class Pipeline:
         shadow, acting = runner.shadow, runner.model
         if shadow is None:
             return
+        alone = because("the model of the slot is not open", "shadow-alone")
         if acting is None:
-            shadow.close(because("the model of the slot is not open", "shadow-alone"))
+            shadow.close(alone)
             return
         ref, found = await places.run(shadow_stream(runner.name), partial(shadow.prepare, acting))
-        if runner.shadow is not shadow or self.runners.get(runner.name) is not runner:
-            shadow.prepared = None
-            self.forget_models()  # it was replaced meanwhile
+        if (runner.shadow, runner.model) != (shadow, acting) or self.runners.get(runner.name) is not runner:
+            shadow.close(alone)  # it was replaced or stopped meanwhile
+            self.forget_models()
             return
         shadow.install(acting, runner.ref, ref, found)
         self._start_tasks()

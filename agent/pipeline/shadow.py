@@ -158,7 +158,7 @@ class Shadow:
 
     def close(self, why: Reason) -> None:
         """Use the candidate no more."""
-        self.model = None
+        self.model = self.prepared = None
         self._waiting.clear()
         self._fail(why)
 
