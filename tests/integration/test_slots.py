@@ -138,7 +138,8 @@ def test_a_kill_at_any_moment_leaves_one_working_model(node: Node) -> None:
     confirmed = {""}  # what may run after a kill: what was confirmed, or runs from the config
     for number in range(1, KILLS + 1):
         name = choice.choice(["one", "two", "one", "two", "nan", "fades"])
-        node.offer(name, number, results=choice.choice([3, 3, 10_000]), shadow=choice.choice([0, 0, 10]))
+        few = choice.random() < 0.7
+        node.offer(name, number, results=3 if few else 10_000, shadow=choice.choice([0, 0, 10]), soak_s=8)
         _pause(node, choice)
         node.agent.child.kill()
         kept = node.store.slot("m")
@@ -153,7 +154,7 @@ def test_a_kill_at_any_moment_leaves_one_working_model(node: Node) -> None:
         node.agent.until(lambda now: now["models"]["m"]["state"] == "ok", f"{number}: a model works")
         _check(node, node.store.slot("m"), node.model())
         if choice.random() < 0.3:  # let some come to their end
-            node.agent.until(lambda _: node.slot().get("state", "idle") in ENDS, f"{number}: it ends")
+            node.agent.until(lambda _: node.slot().get("state", "idle") in ENDS, f"{number} {name}: it ends")
             if (ended := node.store.slot("m")).state == "confirmed":
                 confirmed.add(ended.current)
     node.agent.child.kill()
