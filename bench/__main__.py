@@ -16,7 +16,7 @@ from wire.clock import NS_PER_S, Clock
 PARTS = {
     "inference": "Model runs: the agent's path beside a hand-written loop",
     "isolation": "Models in a process of their own beside models in a thread",
-    "model_swap": "Versions of a model: a swap under load and a roll-back, beside the period of the input",
+    "model_swap": "Versions of a model: a swap and a roll-back under load, beside the same load alone",
     "shadow": "A second model beside that of a slot",
     "frames": "The camera agent: CPU per frame beside a hand-written capture-infer-decode loop",
     "adapters": "Adapters: CPU per reading and highest rate beside the bare library",
