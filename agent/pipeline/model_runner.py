@@ -529,7 +529,8 @@ class ModelRunner:
                 answer = job.answer(result, self._scene, self.drift, by.manifest if in_turns else None)
                 if job.live:
                     self._host.done(self, answer)
-                self.watch(Answer(answer, job.live))
+                if by is self._model:  # a version on trial is judged by its own results
+                    self.watch(Answer(answer, job.live))
             self.counters["runs"] += 1
             nan = self._nan.add(result is not None and result.nan)
             self._enter("ok" if nan is None else "failed", nan or self._noticed, self._model.provider)

@@ -22,6 +22,7 @@ from agent.inference import worker
 from agent.inference.model_cache import ModelCache
 from agent.outbox import Message
 from agent.pipeline import samples
+from agent.pipeline.model_runner import Answer
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.settings import DeviceConfig, DevicePlan, PublishConfig, ShadowConfig, SlotConfig
 from agent.pipeline.shadow import Shadow, is_for_b
@@ -249,8 +250,11 @@ async def test_two_models_answer_in_turns(scored: Callable[..., Path], tmp_path:
     old, new = scored("old", version="1.0"), scored("new", 100.0, version="1.1")
     bench = Bench(tmp_path, slot(old, new, mode="ab", seed=7))
     async with bench.running() as sink:
+        watched: list[Answer] = []
+        bench.pipeline.runners["slot"].watch = watched.append
         await bench.windows(sink, *[1.0] * 16)
         found = bench.evidence
+    assert len(watched) == 8, "a version on trial is judged by its own results"
     schedule = [is_for_b(7, number) for number in range(16)]
     assert bench.column("ver") == ["new@1.1" if b else "old@1.0" for b in schedule]
     assert bench.column("score") == [101.0 if b else 1.0 for b in schedule]
