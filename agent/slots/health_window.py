@@ -67,7 +67,9 @@ class Gates:
             self._newest.append(one)
         self._all.take(one)
         why = self._reason()
-        return why if why.why or inference is None else self._drift(inference)
+        if why.why or inference is None or self._confirmed:  # later the world has changed, not the version
+            return why
+        return self._drift(inference)
 
     def _reason(self) -> Reason:
         confirm, seen = self._confirm, self._all

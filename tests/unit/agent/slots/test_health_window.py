@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -82,3 +83,12 @@ def test_what_a_watch_of_drift_finds_counts() -> None:
     assert [gates.add(each).why for each in [answer(), FAILED, answer(), answer()]] == [
         "", "", "", "its input has changed",
     ]  # fmt: skip
+
+
+def test_drift_undoes_a_version_on_trial_and_not_one_that_was_confirmed() -> None:
+    drifted = because("its inputs differ", "model-input-drift", features="a")
+    inference = replace(answer().inference, drift=drifted)  # type: ignore[type-var]
+    gates = Gates(Confirm(results=5), 0)
+    assert gates.add(Answer(inference, live=True)) == drifted
+    gates.confirm()
+    assert gates.add(Answer(inference, live=True)) == NO_REASON
