@@ -123,27 +123,23 @@ class Collector:
             self.fleet,
             self.hub,
             clock,
-            IngestSettings(config.id, config.group_commit_ms, shares),
+            IngestSettings(config.id, config.group_commit_ms, shares, self.enrolled),
             self.problems,
-            self.enrolled,
         )
         self.ingest.pass_answers_to(self.commands.on_answer)
         ingest, home = self.ingest, f"{socket.gethostname()}:{self.store.folder.resolve()}"
         self.link = Link(
             config.broker,
-            LinkIdentity(config.id, home=home),
+            LinkIdentity(config.id, home=home, sign=None if keys is None else keys.sign),
             clock,
             Receiver(ingest.receive, ingest.is_full, ingest.admits, ingest.probes),
             acks=AckLink(config.broker, config.id, clock),
-            sign=None if keys is None else keys.sign,
         )
         self.readers = Readers(self.store.source)
         self.documents = DesiredDocuments(self.state)
         self._published = _Published()
         self.pruner = Pruner(self.store, config.quotas, ingest.written_today)
-        self.upkeep = Upkeep(
-            self.store, self.readers, self.ledger, self.problems, clock, self._forget, self.pruner
-        )
+        self.upkeep = Upkeep(self.pruner, self.readers, self.ledger, self.problems, clock, self._forget)
         sources = Sources(
             clock,
             self.fleet,

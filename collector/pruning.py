@@ -75,7 +75,7 @@ class Pruner:
     ) -> None:
         self.full: frozenset[str] = frozenset()  # tenants whose messages are refused
         self.problem = ""  # why something that is due cannot go
-        self._store = store
+        self.store = store
         self._quotas = {one.tenant: one for one in quotas}
         self._written_today = written_today
         self._looked: dict[Path, tuple[object, date]] = {}  # files in which nothing was due, and when
@@ -106,11 +106,11 @@ class Pruner:
         return done
 
     def _by_rules(self, step: Step) -> Planned | None:
-        retention = self._store.retention
+        retention = self.store.retention
         if not retention.rules:
             return None  # whole days go by themselves
-        today = self._store.retention_day()
-        for path, day in self._store.ended_days().items():
+        today = self.store.retention_day()
+        for path, day in self.store.ended_days().items():
             now = (identity(path), today)
             if self._looked.get(path) == now:
                 continue
@@ -125,7 +125,7 @@ class Pruner:
         """Remove the oldest day of a tenant that is over its quota, and note whose messages are refused."""
         if not self._quotas:
             return None
-        files = {path: self._size(path) for path in self._store.ended_days()}
+        files = {path: self._size(path) for path in self.store.ended_days()}
         used = sum(files.values(), self._today())
         over = [one for one in self._quotas.values() if used[one.tenant] >= one.gb * GB]
         refused = {one.tenant for one in over if one.when_full == "refuse"}
@@ -145,11 +145,11 @@ class Pruner:
 
     def used(self) -> Mapping[str, int]:
         """About how many bytes the day files have of each tenant."""
-        return sum((self._size(path) for path in self._store.ended_days()), self._today())
+        return sum((self._size(path) for path in self.store.ended_days()), self._today())
 
     def _today(self) -> Counter[str]:
         found = Counter(dict(self._written_today()))
-        if self._begun is not None and self._begun.name == self._store.status().day:
+        if self._begun is not None and self._begun.name == self.store.status().day:
             found.update(self._begun_size)
         return found
 
@@ -172,7 +172,7 @@ class Pruner:
     def _pruned(self, path: Path, due: Due, step: Step) -> Leaving | None:
         """What went from one file; None: it cannot be changed now."""
         try:
-            return self._store.prune(path, due, step)
+            return self.store.prune(path, due, step)
         except (Damaged, StoreBusy) as error:
             self.problem = f"{error}: what is due stays in it"
             return None

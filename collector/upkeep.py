@@ -16,7 +16,6 @@ from collector.store.reader import Readers
 from collector.store.rescue import damage
 from collector.store.retention import RetentionRule
 from collector.store.snapshot import Stopped
-from collector.store.store import SqliteStore
 from wire.clock import Clock
 from wire.errors import EdgebedError
 from wire.reasons import because
@@ -36,21 +35,20 @@ class Upkeep:
 
     def __init__(
         self,
-        store: SqliteStore,
+        pruner: Pruner,
         readers: Readers,
         ledger: Ledger,
         problems: CollectorProblems,
         clock: Clock,
         forget: Callable[[Gone], None],
-        pruner: Pruner | None = None,
     ) -> None:
-        self._store = store
+        self._store = store = pruner.store
         self._readers = readers
         self._ledger = ledger
         self._problems = problems
         self._clock = clock
         self._forget = forget  # has the writer take numbers out of the ledger
-        self._pruner = Pruner(store) if pruner is None else pruner
+        self._pruner = pruner
         self._pruned = PrunedSums(store.folder)
         self._pace = Pace()
         self._warned: set[RetentionRule] = set()  # those that no node matches

@@ -18,6 +18,7 @@ from collector.ingest.repeat_evidence import RepeatEvidence
 from collector.ingest.share_limits import Shares
 from collector.ingest.shares import EVENT_BYTES, ContentShares
 from collector.ingest.unpack import NUMBERED
+from collector.ledger.accepted_keys import NodeKeys
 from collector.ledger.ledger import Draft, DraftRefused, Ledger
 from collector.mqtt.received import Received
 from collector.store.chunk import CHUNK_ROWS, ChunkRows
@@ -72,16 +73,14 @@ class GroupBuilder:
         offset: Callable[[str], Offset],
         now_ms: int,
         *,
-        accepted: Callable[[str], Iterable[str]] = lambda _node: (),
-        is_closed: Callable[[str], bool] = lambda _node: False,
+        keys: NodeKeys | None = None,
         evidence: RepeatEvidence | None = None,
         shares: ContentShares | None = None,
     ) -> None:
         self._ledger = ledger
         self._draft = Draft(ledger)
         self._evidence = RepeatEvidence() if evidence is None else evidence
-        self._accepted = accepted  # ids of a node's keys, besides the first that was seen ...
-        self._is_closed = is_closed  # ... which does not count for these nodes
+        self._keys = NodeKeys() if keys is None else keys
         self._offset = offset
         self._offsets: dict[str, Offset] = {}
         self._rows: dict[tuple[Any, ...], ChunkRows] = {}
@@ -174,7 +173,7 @@ class GroupBuilder:
             self._draft.number(node, event.ep, event.no, f"event/{topic.device}/{topic.name}", 1)
         if topic.device == NODE_ITSELF and event.type == CUSTODY:
             self._draft.state(
-                node, event, message.recv_ms, self._accepted(node), is_closed=self._is_closed(node)
+                node, event, message.recv_ms, self._keys.of(node), is_closed=self._keys.is_closed(node)
             )
         body = msgspec.to_builtins(event)
         for name in _EVENT_HEAD:

@@ -74,11 +74,12 @@ class Counters(Struct):
 
 
 class IngestSettings(Struct, frozen=True):
-    """The collector's id, how long a group is gathered, and the shares of nodes and tenants."""
+    """The collector's id, how long a group is gathered, the shares, and the enrolled nodes."""
 
     name: str
     group_commit_ms: int = 100
     shares: Shares = Shares()
+    enrolled: EnrolledNodes | None = None
 
 
 class Ingest:
@@ -92,7 +93,6 @@ class Ingest:
         clock: Clock,
         settings: IngestSettings,
         problems: CollectorProblems | None = None,
-        enrolled: EnrolledNodes | None = None,
     ) -> None:
         shares = settings.shares
         self.counters = Counters()
@@ -105,7 +105,7 @@ class Ingest:
         self._settings = settings
         self._gather_s = settings.group_commit_ms / 1000
         self._live = LiveMessages(fleet, viewers)
-        self._accepted_keys = AcceptedKeys(store.folder, enrolled)
+        self._accepted_keys = AcceptedKeys(store.folder, settings.enrolled)
         self._problems = CollectorProblems(clock) if problems is None else problems
         self._evidence = RepeatEvidence()
         self._link: Link | None = None
@@ -407,8 +407,7 @@ class Ingest:
             self._ledger,
             self._fleet.offset,
             now_ms,
-            accepted=self._accepted_keys.of,
-            is_closed=self._accepted_keys.is_closed,
+            keys=self._accepted_keys,
             evidence=self._evidence,
             shares=self._content,
         )

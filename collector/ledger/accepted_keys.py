@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from collector.ledger.enrolled import EnrolledNodes
@@ -12,7 +13,19 @@ FILE = "accepted-keys"
 _MAX_BYTES = 1_000_000
 
 
-class AcceptedKeys:
+class NodeKeys:
+    """The keys that count for the statements of a node besides the first that was seen: here none."""
+
+    def of(self, _node: str) -> Iterable[str]:
+        """The key ids of a node."""
+        return ()
+
+    def is_closed(self, _node: str) -> bool:
+        """Whether the first key that was seen does not count either."""
+        return False
+
+
+class AcceptedKeys(NodeKeys):
     """The file has `node key-id` in each line; `#` starts a remark. Any thread.
 
     The key that a node was enrolled with is accepted too.

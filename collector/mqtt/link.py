@@ -48,11 +48,12 @@ class LinkState:
 
 @dataclass(frozen=True, slots=True)
 class LinkIdentity:
-    """The MQTT client id, the user name that a password belongs to (""=the id), and the name of the store."""
+    """The MQTT client id, the user name of the password (""=the id), the name of the store, the signer."""
 
     client_id: str
     username: str = ""
     home: str = ""
+    sign: Callable[[str, bytes], bytes] | None = None  # gives the body of a message with its mac
 
 
 class Link:
@@ -70,9 +71,8 @@ class Link:
         receiver: Receiver | None,
         acks: AckLink | None = None,
         ack_link: AckLink | None = None,
-        sign: Callable[[str, bytes], bytes] | None = None,
     ) -> None:
-        self._sign = sign
+        self._sign = identity.sign
         self.broker = broker
         self.client_id = identity.client_id
         self.claim = Claim(secrets.token_hex(8), identity.home)

@@ -53,7 +53,7 @@ def test_fleet_shows_problems_first_and_totals_that_add_up(
     expect(rows.nth(1).locator("[data-depth]")).to_have_text("1,234")
     arm = page.locator('[data-node="acme/cell/hall-1/arm-01"]')
     expect(arm).to_contain_text("joint-anomaly 1.0.0")
-    expect(arm.locator(".tag")).to_have_text("CPU")
+    expect(arm.locator(".tag")).to_have_text(["CPU", "✓ edgebed"])
     expect(arm).to_contain_text("58 MB")
     page.wait_for_function(
         """() => {

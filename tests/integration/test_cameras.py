@@ -53,7 +53,7 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "licence": "CC0-1.0",
         "sha256": hashlib.sha256(body).hexdigest(),
         "input": {"kind": "frame", "name": "x", "size": list(SIZE), "scale": 255},
-        "output": {"decoder": "classification", "labels": ["day", "night"]},
+        "output": {"decoder": "classification", "labels": ["day", "night"], "softmax": True},
     }
     (folder / "model.onnx").write_bytes(body)
     (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))

@@ -35,7 +35,7 @@ def config(field_data: Path, tmp_path: Path) -> Path:
         "licence": "BSD-3-Clause",
         "file": "model.onnx",
         "sha256": hashlib.sha256((package / "model.onnx").read_bytes()).hexdigest(),
-        "input": {"kind": "frame", "name": "input.1", "size": [352, 352], "colour": "bgr"},
+        "input": {"kind": "frame", "name": "input.1", "size": [352, 352], "colour": "bgr", "fit": "stretch"},
         "output": {"decoder": "detection", "head": "fastestdet", "labels_file": "coco.names", "score": 0.5},
     }
     (package / "manifest.yaml").write_text(yaml.safe_dump(manifest))

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.field
 
 MANIFESTS: dict[str, dict[str, Any]] = {
     "fastestdet_352": {
-        "input": {"kind": "frame", "name": "input.1", "size": [352, 352], "colour": "bgr"},
+        "input": {"kind": "frame", "name": "input.1", "size": [352, 352], "colour": "bgr", "fit": "stretch"},
         "output": {"decoder": "detection", "head": "fastestdet", "labels_file": "coco.names", "score": 0.5},
     },
     "yolox_nano_custom_devonscott": {
@@ -31,7 +31,7 @@ MANIFESTS: dict[str, dict[str, Any]] = {
     },
     "ulface_rfb_320": {
         "input": {"kind": "frame", "name": "input", "size": [320, 240], "scale": 1}
-        | {"mean": [127, 127, 127], "std": [128, 128, 128]},
+        | {"mean": [127, 127, 127], "std": [128, 128, 128], "fit": "stretch"},
         "output": {"decoder": "detection", "head": "ulface", "labels": ["face"], "score": 0.7, "iou": 0.3},
     },
     "mnist_ekuiper": {

@@ -117,7 +117,7 @@ def test_rules_prune_old_days_once_and_keep_the_rest(days: Days) -> None:
 def test_the_upkeep_prunes_and_the_ledger_states_it(days: Days, clock: Any) -> None:
     store = days.open(0, DATA_1, RetentionRule(nodes="green/*", keep_days=3))
     problems, readers = CollectorProblems(clock), Readers(partial(SqliteSource, days.folder))
-    upkeep = Upkeep(store, readers, days.ledger, problems, clock, lambda gone: pytest.fail(str(gone)))
+    upkeep = Upkeep(Pruner(store), readers, days.ledger, problems, clock, lambda gone: pytest.fail(str(gone)))
     upkeep.step()
     assert days.ledger.entries(NODE)[0].pruned == []
     clock.ms += int(FIRST_PRUNE_S * 1000) + 1
@@ -145,7 +145,7 @@ def test_the_upkeep_prunes_and_the_ledger_states_it(days: Days, clock: Any) -> N
 def test_what_cannot_be_pruned_is_a_problem_until_it_can(days: Days, clock: Any, monkeypatch: Any) -> None:
     store = days.open(0, DATA_1)
     problems, readers = CollectorProblems(clock), Readers(partial(SqliteSource, days.folder))
-    upkeep = Upkeep(store, readers, days.ledger, problems, clock, lambda _gone: None)
+    upkeep = Upkeep(Pruner(store), readers, days.ledger, problems, clock, lambda _gone: None)
     with monkeypatch.context() as patched:
         patched.setattr("collector.store.prune.ROOM_BYTES", 2**62)
         upkeep.prune_now()

@@ -14,6 +14,7 @@ from collector.health import CollectorProblems
 from collector.ledger.balance import GONE
 from collector.ledger.comparison import Gone
 from collector.ledger.ledger import Ledger
+from collector.pruning import Pruner
 from collector.store.folder import day_files
 from collector.store.reader import Readers, read_rows
 from collector.store.sqlite_source import SqliteSource
@@ -29,7 +30,7 @@ class Site:
         self.ledger = Ledger(self.store.load().marks)
         self.readers = Readers(partial(SqliteSource, folder))
         self.problems = CollectorProblems(clock)
-        self.upkeep = Upkeep(self.store, self.readers, self.ledger, self.problems, clock, self.forget)
+        self.upkeep = Upkeep(Pruner(self.store), self.readers, self.ledger, self.problems, clock, self.forget)
 
     def forget(self, gone: Gone) -> None:
         for key, one in gone.items():

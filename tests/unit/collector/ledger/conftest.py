@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from collector.ingest.group_builder import GroupBuilder
+from collector.ledger.accepted_keys import NodeKeys
 from collector.ledger.ledger import Ledger
 from collector.mqtt.received import Received
 from collector.store.clock_skew import Offset
@@ -21,6 +22,17 @@ def ledger() -> Ledger:
     return Ledger()
 
 
+class _Keys(NodeKeys):
+    def __init__(self, accepted: Sequence[str], *, closed: bool) -> None:
+        self._accepted, self._closed = accepted, closed
+
+    def of(self, _node: str) -> Sequence[str]:
+        return self._accepted
+
+    def is_closed(self, _node: str) -> bool:
+        return self._closed
+
+
 @pytest.fixture
 def take(ledger: Ledger) -> Take:
     """What the writer does with a group, without a disk."""
@@ -30,8 +42,7 @@ def take(ledger: Ledger) -> Take:
             ledger,
             lambda _node: Offset(),
             T0,
-            accepted=lambda _node: accepted,
-            is_closed=lambda _node: closed,
+            keys=_Keys(accepted, closed=closed),
         )
         made = builder.build(messages)
         ledger.marks(made.drafts)

@@ -152,11 +152,10 @@ def test_what_goes_to_nodes_is_signed_once_whichever_link_takes_it() -> None:
     acks = make_ack_link()
     link = Link(
         Broker(url="mqtt://127.0.0.1:1"),
-        LinkIdentity("collector-1"),
+        LinkIdentity("collector-1", sign=lambda topic, body: topic.encode() + body + b"!"),
         Clock(),
         None,
         acks,
-        sign=lambda topic, body: topic.encode() + body + b"!",
     )
     link.settle((), [("a", b"1")])
     assert list(link.outgoing) == [("a", b"a1!")]

@@ -39,7 +39,7 @@ def section_of(title: str) -> str:
 
 
 def _desired_routes() -> DesiredRoutes:
-    return DesiredRoutes(*[None] * 5)  # type: ignore[arg-type]
+    return DesiredRoutes(None, None, None, Clock(), None)  # type: ignore[arg-type]
 
 
 def _command_routes() -> CommandRoutes:
