@@ -269,8 +269,8 @@ class App:
                 snap=self.uplink.snap,
                 changed=self._changed,
                 declared=self._declared,
+                state=config.state,
             ),
-            state=config.state,
         )
         self.running = Running(setup, clock, self.pipeline, self._changed, self.slots.versions)
         self.slots.attach(self.pipeline, self.running)

@@ -83,8 +83,7 @@ def _pipeline(state: Path, *, shadow: bool) -> Pipeline:
         Clock(),
         cache=ModelCache(state / "gate"),
         clock_state=lambda: ClockState.NTP,
-        sinks=Sinks(),
-        state=state,
+        sinks=Sinks(state=state),
     )
 
 

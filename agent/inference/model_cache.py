@@ -133,13 +133,13 @@ class ModelCache:
             if not report.signed_by:
                 log.warning(
                     "%s: no key that is trusted here has signed this package (isolation: %s)",
-                    package.path,
+                    printable(package.path),
                     isolation,
                 )
             if report.share < 1:
                 log.warning(
                     "%s: %s runs %.0f %% of its nodes, the CPU the others; they cost copies between the two",
-                    package.path,
+                    printable(package.path),
                     report.provider,
                     100 * report.share,
                 )
@@ -153,8 +153,10 @@ class ModelCache:
         except ModelError as error:
             return error.reason
         except Exception as error:  # a decoder of another package can raise anything
-            log.debug("%s: cannot be opened", package.path, exc_info=True)
-            why = f"{package.path}: it cannot be opened: {type(error).__name__}: {printable(error)}"
+            log.debug("%s: cannot be opened", printable(package.path), exc_info=True)
+            why = (
+                f"{printable(package.path)}: it cannot be opened: {type(error).__name__}: {printable(error)}"
+            )
             return because(why, "model-refused")
 
     def _worker(self, package: Package, key: _Key, report: GateReport) -> Worker:

@@ -54,7 +54,7 @@ class Pipeline:
 
     `open_models` opens the models, before `run` or beside it: readings do not wait for them. Each source gets
     its `sink`. `cache` opens models and has the limits of the agent. Output goes to `sinks`. `change`
-    replaces devices and models while the others run. `state` is the folder for samples.
+    replaces devices and models while the others run.
     """
 
     def __init__(
@@ -66,7 +66,6 @@ class Pipeline:
         cache: ModelCache,
         clock_state: Callable[[], ClockState],
         sinks: Sinks,
-        state: Path | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self.devices: dict[str, DevicePlan] = {}
@@ -91,7 +90,7 @@ class Pipeline:
             sinks.declared,
             self._summarised,
         )
-        self._shadow_host = ShadowHost(cache, cache.fences, clock, sinks.changed, state)
+        self._shadow_host = ShadowHost(cache, cache.fences, clock, sinks.changed, sinks.state)
         self._inputs: dict[tuple[str, str], list[ModelRunner]] = {}  # stream -> the models that see it
         self.candidates: dict[str, ModelRunner] = {}  # by slot: runners whose results act on nothing
         self.spare: dict[str, ModelRunner] = {}  # by slot: runners whose model stays open, to go back to

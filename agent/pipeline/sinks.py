@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.outbox import Message
 from wire.messages import Live, Snapshot
@@ -18,7 +19,8 @@ class Sinks:
     """Where a pipeline puts its output; each default drops it.
 
     `send` takes durable messages and must return at once; `live` and `snap` may drop a message.
-    `changed` is called when a model's state changes, `declared` when there are new streams.
+    `changed` is called when a model's state changes, `declared` when there are new streams. `state` is the
+    folder below which samples are kept.
     """
 
     send: Callable[[Message], object] = _drop
@@ -26,3 +28,4 @@ class Sinks:
     snap: Callable[[str, str, Snapshot], None] = _drop
     changed: Callable[[], None] = _drop
     declared: Callable[[], None] = _drop
+    state: Path | None = None

@@ -65,8 +65,7 @@ class Bench:
             clock,
             cache=self.cache,
             clock_state=lambda: ClockState.NTP,
-            sinks=Sinks(send=self.messages.append),
-            state=self.state,
+            sinks=Sinks(send=self.messages.append, state=self.state),
         )
 
     @asynccontextmanager
