@@ -40,7 +40,9 @@ from collector.rights.accounts import Accounts
 from collector.rights.directory import Directory
 from collector.rights.shown_problems import shown_problems
 from collector.rights.user import User
+from collector.rollout.driver import Rollouts
 from collector.rollout.packages import Packages
+from collector.rollout.records import RolloutRecords
 from collector.state.audit import Audit
 from collector.state.commands import CommandRecord, CommandRecords
 from collector.state.desired import DesiredDocument, DesiredDocuments
@@ -58,6 +60,7 @@ from collector.web.fleet_pages import FleetPages
 from collector.web.listener import BoundedListener
 from collector.web.models import ModelRoutes
 from collector.web.node_access import NodeAccess
+from collector.web.rollouts import RolloutRoutes
 from collector.web.tls import ServerTls
 from wire.clock import Clock
 from wire.codec import encode
@@ -109,8 +112,9 @@ class Collector:
         self.directory.refresh()
         saved = self.store.load()
         self.ledger = Ledger(saved.marks, saved.states)
-        shares = config.shares
-        self.fleet = Fleet(clock, self.ledger, LiveRoom(shares.node.live_kb, shares.tenant.live_kb))
+        self.fleet = Fleet(
+            clock, self.ledger, LiveRoom(config.shares.node.live_kb, config.shares.tenant.live_kb)
+        )
         self.fleet.restore(saved.states)
         self.places = Places(share=config.http.connections_per_address, proxies=config.http.proxies)
         self.hub = Hub(config.http.proxies)
@@ -123,7 +127,7 @@ class Collector:
             self.fleet,
             self.hub,
             clock,
-            IngestSettings(config.id, config.group_commit_ms, shares, self.enrolled),
+            IngestSettings(config.id, config.group_commit_ms, config.shares, self.enrolled),
             self.problems,
         )
         self.ingest.pass_answers_to(self.commands.on_answer)
@@ -140,6 +144,7 @@ class Collector:
         self._published = _Published()
         self.pruner = Pruner(self.store, config.quotas, ingest.written_today)
         self.upkeep = Upkeep(self.pruner, self.readers, self.ledger, self.problems, clock, self._forget)
+        packages, audit, records = self._open_rollouts()
         sources = Sources(
             clock,
             self.fleet,
@@ -147,23 +152,14 @@ class Collector:
             self.readers,
             self.hub,
             self.directory,
-            Audit(self.state),
+            audit,
             health=self.health,
             problems=self.current_problems,
             pages=self.pages,
-            desired=DesiredRoutes(
-                self.documents, self.fleet, Audit(self.state), clock, self._publish_desired
-            ),
-            commands=CommandRoutes(
-                CommandRecords(self.state), self.commands, self.fleet, Audit(self.state), clock
-            ),
-            models=ModelRoutes(
-                Packages(self.store.folder, config.models_mb * 1_000_000),
-                Audit(self.state),
-                clock,
-                offered=lambda _node, _digest: False,
-                in_use=lambda _tenant, _digest: "",
-            ),
+            desired=DesiredRoutes(self.documents, self.fleet, audit, clock, self._publish_desired),
+            commands=CommandRoutes(records, self.commands, self.fleet, audit, clock),
+            models=ModelRoutes(packages, audit, clock, self.rollouts.offered, self.rollouts.in_use),
+            rollouts=RolloutRoutes(self.rollouts, packages, self.fleet, clock),
         )
         self.app = build(
             sources,
@@ -189,6 +185,13 @@ class Collector:
             self.tls,
         )
         self._began = clock.monotonic()
+
+    def _open_rollouts(self) -> tuple[Packages, Audit, CommandRecords]:
+        """Make the rollouts, and what the routes need of them."""
+        packages = Packages(self.store.folder, self.config.models_mb * 1_000_000)
+        records = CommandRecords(self.state)
+        self.rollouts = Rollouts(RolloutRecords(self.state), records, self.commands, self.fleet, self.clock)
+        return packages, Audit(self.state), records
 
     @property
     def url(self) -> str:
@@ -259,6 +262,7 @@ class Collector:
             await asyncio.to_thread(self._answer_commands)
             self.ingest.refuse_tenants(self.pruner.full)
             await asyncio.to_thread(self._publish_all_desired)
+            await asyncio.to_thread(self.rollouts.step)
             if self.clock.monotonic() >= judge_at:
                 await asyncio.to_thread(self._judge)
                 judge_at = self.clock.monotonic() + JUDGE_EVERY_S

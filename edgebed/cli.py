@@ -32,6 +32,7 @@ COMMANDS = {
     "record": "Record the readings of devices in a file.",
     "replay": "Run a recording through the models again; the regression gate.",
     "site": "Make a site that several companies share: certificates, access rules, broker configuration.",
+    "rollout": "Give a version of a model to nodes stage by stage, and take it back.",
     "sim": "Run simulated devices that speak the real protocols.",
     "user": "Say who may see and change what on a collector's page and API.",
 }

@@ -98,6 +98,14 @@ CODES: dict[str, tuple[str, ...]] = {
     "slot-undone": ("by",),
     "slot-held": ("what", "seconds"),
     "slot-unknown": ("slot",),
+    # a rollout of a version, in the collector's API
+    "rollout-paused": ("by",),
+    "rollout-aborted": ("by",),
+    "rollout-undone": ("by",),
+    "rollout-failed": ("node", "n"),
+    "rollout-not-undone": ("node", "n"),
+    "rollout-timeout": ("seconds",),
+    "rollout-not-able": (),
     # the fence of an agent: a limit that is reached
     "fence-inferences": ("done", "of"),
     "fence-cpu": ("done", "of"),

@@ -28,8 +28,9 @@ class _Offer(Confirm, kw_only=True, frozen=True, forbid_unknown_fields=True):
     attempt: Annotated[int, Meta(ge=1, le=2**53)] = 1
 
 
-class _Slot(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class _Undo(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     slot: str
+    package: str = ""  # the version that is meant; by default the one that was offered last
 
 
 class _Hold(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -55,7 +56,11 @@ def actions(slots: Slots) -> Mapping[str, Action]:
         return {"slot": found.slot, "digest": digest, "attempt": found.attempt}
 
     async def undo(device: str, args: dict[str, Any]) -> dict[str, Any]:
-        _require(await slots.undo(_read(device, args, _Slot).slot, "an operator"))
+        found = _read(device, args, _Undo)
+        if found.package and slots.offered(found.slot) != found.package.removeprefix("sha256:"):
+            text = f"{printable(found.package, 80)} is not the version that slot {found.slot!r} was offered last"
+            raise Rejected(text).coded("slot-unknown", slot=found.slot)
+        _require(await slots.undo(found.slot, "an operator"))
         return {}
 
     async def hold(device: str, args: dict[str, Any]) -> dict[str, Any]:

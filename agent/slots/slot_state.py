@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
+from wire.model_offer import Confirm as Confirm  # noqa: PLC0414 - what a slot keeps
 from wire.reasons import NO_REASON, Args, Reason, because
 
 MAX_STARTS = 3  # starts of the daemon while it opened or shadowed a package; the next refuses the package
@@ -36,21 +37,6 @@ needed.
 _REPEATED: dict[State, Action] = {
     "downloading": "fetch", "verifying": "check", "gated": "check", "shadow": "check", "waiting": "check"
 }  # fmt: skip
-
-
-class Confirm(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """When an offered version counts as good."""
-
-    results: Annotated[int, Meta(ge=1, le=1_000_000, description="Good results on real input.")] = 100
-    nan: Annotated[float, Meta(ge=0, le=1, description="Largest share of results that are NaN.")] = 0.001
-    errors: Annotated[float, Meta(ge=0, le=1, description="Largest share of runs that fail.")] = 0.01
-    p99_ms: Annotated[float, Meta(ge=0, description="99 of 100 results take at most this, 0 = any.")] = 0.0
-    soak_s: Annotated[
-        float, Meta(gt=0, le=2_592_000, description="Time in which the good results must come.")
-    ] = 600.0
-    shadow: Annotated[
-        int, Meta(ge=0, le=1_000_000, description="Good results before it runs, which act on nothing.")
-    ] = 0
 
 
 class Slot(Struct, kw_only=True, frozen=True):

@@ -173,6 +173,11 @@ class Slots:
         self._act(slot, actions)
         return NO_REASON
 
+    def offered(self, slot: str) -> str:
+        """The digest that was offered last to a slot; empty without one."""
+        live = self._live.get(slot)
+        return "" if live is None else live.kept.candidate
+
     async def undo(self, slot: str, by: str) -> Reason:
         """Take back what was offered to a slot; returns why that cannot be, `NO_REASON` where it is done."""
         live = self._live.get(slot)

@@ -26,7 +26,7 @@ from collector.store.marks import Claim
 from wire.clock import Clock
 from wire.codec import decode, encode
 from wire.errors import WireError
-from wire.messages import MAX_MS, Birth, Live, Reported, Snapshot, Status
+from wire.messages import MAX_MS, Birth, Live, ModelState, Reported, Snapshot, Status
 from wire.reasons import Reason
 from wire.topics import NODE_ITSELF, Topic
 
@@ -118,6 +118,13 @@ class Fleet:
         with self._lock:
             state = self._nodes.get(node)
             return state is not None and state.is_online
+
+    def model(self, node: str, slot: str) -> ModelState | None:
+        """What the newest status of a node has of the model in a slot."""
+        with self._lock:
+            state = self._nodes.get(node)
+            status = None if state is None else state.status
+            return None if status is None else status.models.get(slot)
 
     def known(self) -> set[str]:
         """The nodes that sent something or have an account."""

@@ -56,9 +56,17 @@ def _commands(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX command_by_state ON command(state, n)")
 
 
+def _rollouts(db: sqlite3.Connection) -> None:
+    db.execute(
+        "CREATE TABLE rollout(n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
+        " tenant TEXT NOT NULL, is_open INTEGER NOT NULL, doc TEXT NOT NULL) STRICT"
+    )
+    db.execute("CREATE INDEX rollout_by_open ON rollout(is_open, n)")
+
+
 # Step n makes version n of version n - 1. A step that was released never changes: add one at the end, and a
 # fixture of the version before it to tests/fixtures/state-db.
-STEPS: Sequence[Step] = (_first, _users, _desired, _commands)
+STEPS: Sequence[Step] = (_first, _users, _desired, _commands, _rollouts)
 
 
 def migrate(db: sqlite3.Connection, steps: Sequence[Step]) -> None:

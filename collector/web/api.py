@@ -45,6 +45,7 @@ from collector.web.event_stream import Hub, TooManyViewers, Viewer, encode
 from collector.web.fleet_pages import FleetPages
 from collector.web.models import ModelRoutes
 from collector.web.parameters import number, read_ask, read_time, unknown
+from collector.web.rollouts import RolloutRoutes
 from collector.web.rules import (
     FILTERED,
     PUBLIC,
@@ -104,6 +105,7 @@ class Sources:
     desired: DesiredRoutes
     commands: CommandRoutes
     models: ModelRoutes
+    rollouts: RolloutRoutes
 
 
 class Api:
@@ -439,7 +441,7 @@ def all_routes(sources: Sources, sign_in: SignIn) -> list[BaseRoute]:
     """Every route of the collector; docs/api.md describes each."""
     users = UserRoutes(sources.directory, sources.audit, sources.clock, sign_in.hashed, sources.fleet)
     usage = UsageRoutes(sources.fleet, sources.readers, sources.clock)
-    own = (sources.desired, sources.commands, sources.models, sign_in, users, usage)
+    own = (sources.desired, sources.commands, sources.models, sources.rollouts, sign_in, users, usage)
     return [*Api(sources).routes(), *(route for each in own for route in each.routes())]
 
 

@@ -17,6 +17,8 @@ from starlette.routing import Route
 from collector.app import Collector
 from collector.rights.passwords import hashed
 from collector.rights.user import ROLES, Grant, User
+from collector.rollout.engine import Device as RolloutDevice
+from collector.rollout.engine import Rollout
 from collector.rollout.packages import Packages
 from collector.state.audit import Audit, AuditEntry
 from collector.state.commands import CommandRecord
@@ -51,6 +53,10 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "/api/v1/models": {},
     "/api/v1/models/{tenant}/{digest}": {"body": msgspec.json.encode(PACKED) + b"\n" + MANIFEST},
     "/api/v1/models/{tenant}/{digest}/files/{file:path}": {},
+    "/api/v1/rollouts": {},
+    "/api/v1/rollouts/{tenant}": {"body": {"model": "m@1", "slot": "other", "nodes": "*"}},
+    "/api/v1/rollouts/{tenant}/{id}": {},
+    "/api/v1/rollouts/{tenant}/{id}/{act}": {"body": {}},
     "/api/v1/newest": {},
     "/api/v1/usage": {},
     "/api/v1/ledger": {},
@@ -87,6 +93,18 @@ def keep_package(store: Path, tenant: str) -> None:
     push.write(MANIFEST)
     push.finish()
     push.close()
+
+
+def keep_rollout(collector: Collector, node: str) -> None:
+    """Keep a rollout of a tenant."""
+    tenant = node.split("/", maxsplit=1)[0]
+    identity = COMMAND if tenant == "acme" else COMMAND[:-1] + "1"
+    made = Rollout(
+        id=identity, tenant=tenant, slot="s", digest="0" * 64, ref="m@2", by="who", ts=1, stages=[1],
+        devices={node: RolloutDevice()},
+    )  # fmt: skip
+    entry = AuditEntry(1, "who", "w", node, "o", "done", node)
+    collector.rollouts.start(made, entry)
 
 
 @dataclass
@@ -178,6 +196,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         fill(collector, OTHER)
         for node in (HERS, OTHER):
             keep_package(tmp_path / "store", node.split("/")[0])
+            keep_rollout(collector, node)
             Audit(collector.state).add(AuditEntry(1, f"who of {node}", "w", node, "o", "done", node))
             collector.commands.request(
                 CommandRecord(node, COMMAND, "_", "ping", {}, "who", 1, 86_400_000), "o"

@@ -1,0 +1,317 @@
+"""A rollout of a version of a model: pure functions from its state and what nodes report to the next one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from msgspec import Struct, to_builtins
+from msgspec.structs import replace
+
+from wire.messages import ModelSlot
+from wire.model_offer import OFFER, UNDO, Confirm
+from wire.reasons import NO_REASON, Args, Reason, because
+
+AGAIN_MS = 30_000  # before a command whose answer never came is requested once more
+
+DeviceState = Literal["waiting", "offered", "confirmed", "failed", "undoing", "undone"]
+RolloutState = Literal["running", "paused", "rolling-back", "rolled-back", "aborted", "done"]
+
+
+class Device(Struct, frozen=True):
+    """One node of a rollout. While it is offline nothing counts, and its time begins again afterwards."""
+
+    state: DeviceState = "waiting"
+    attempt: int = 0
+    command: str = ""  # id of the newest command
+    asked: int = 0  # when it was requested
+    since: int = 0
+    offline: bool = False
+    slot: ModelSlot | None = None  # as it was when the node was judged
+    signed_by: str = ""
+    why: str = ""
+    code: str = ""
+    args: Args = {}
+
+
+class Rollout(Struct, frozen=True, kw_only=True):
+    """What an operator started. `stages` are numbers of nodes, each with those before, the last one all."""
+
+    n: int = 0  # a later rollout has a greater one
+    id: str
+    tenant: str
+    slot: str
+    digest: str
+    ref: str
+    by: str
+    ts: int
+    stages: list[int]
+    confirm: Confirm = Confirm()
+    timeout_ms: int = 7_200_000
+    max_failed: int = 0  # nodes; more of them pause it
+    state: RolloutState = "running"
+    since: int = 0
+    stage: int = 0
+    why: str = ""
+    code: str = ""
+    args: Args = {}
+    devices: dict[str, Device]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something of it may still happen."""
+        if self.state in ("running", "paused", "rolling-back"):
+            return True
+        return any(device.state == "undoing" for device in self.devices.values())
+
+    def of_state(self, *states: DeviceState) -> list[str]:
+        """The nodes in one of the states."""
+        return [node for node, device in self.devices.items() if device.state in states]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is known of a node now. `answer` is what became of the newest command of the rollout for it."""
+
+    online: bool = False
+    able: bool = True  # its agent has the commands
+    slot: ModelSlot | None = None
+    signed_by: str = ""
+    answer: Literal["none", "open", "done", "lost", "refused"] = "none"
+    why: Reason = NO_REASON
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A command to request; the same id is never run twice."""
+
+    node: str
+    id: str
+    name: str
+    args: dict[str, Any]
+
+
+class NotNow(ValueError):
+    """The rollout is in another state than the act needs."""
+
+
+def step(
+    rollout: Rollout, reports: Mapping[str, Report], now: int, new_id: Callable[[], str]
+) -> tuple[Rollout, list[Request]]:
+    """The next state, which must be on disk before the commands are requested.
+
+    A step that was not kept, or whose commands were not requested, is taken again without harm.
+    """
+    if not rollout.is_open:
+        return rollout, []
+    devices = {
+        node: _judged(rollout, device, reports.get(node, Report()), now, new_id)
+        for node, device in rollout.devices.items()
+    }
+    after = replace(rollout, devices=devices)
+    if after.state == "running":
+        after = _staged(after, reports, now, new_id)
+    elif after.state == "rolling-back" and not after.of_state("undoing"):
+        kept = [node for node in after.of_state("failed") if _has(rollout, reports.get(node, Report()).slot)]
+        text = f"{kept[0]} keeps it: {devices[kept[0]].why}" if kept else ""
+        why = because(text, "rollout-not-undone", node=kept[0], n=len(kept)) if kept else NO_REASON
+        after = _in(after, "rolled-back", now, why)
+    return after, list(_requests(after, reports))
+
+
+def pause(rollout: Rollout, by: str, now: int) -> Rollout:
+    """Offer it to no more nodes for now. Raises NotNow."""
+    _require(rollout, "running")
+    return _in(rollout, "paused", now, because(f"{by} paused it", "rollout-paused", by=by))
+
+
+def resume(rollout: Rollout, now: int) -> Rollout:
+    """Go on; it is offered once more to nodes where it failed. Raises NotNow."""
+    _require(rollout, "paused")
+    again = {
+        node: Device(attempt=device.attempt) if device.state == "failed" else device
+        for node, device in rollout.devices.items()
+    }
+    return _in(replace(rollout, devices=again), "running", now, NO_REASON)
+
+
+def abort(rollout: Rollout, by: str, now: int, new_id: Callable[[], str]) -> Rollout:
+    """End it: nodes that have not confirmed it give it up, the others keep it. Raises NotNow."""
+    _require(rollout, "running", "paused")
+    ended = _undone(rollout, ("offered",), now, new_id)
+    return _in(ended, "aborted", now, because(f"{by} aborted it", "rollout-aborted", by=by))
+
+
+def roll_back(rollout: Rollout, by: str, now: int, new_id: Callable[[], str]) -> Rollout:
+    """Have every node that has it go back to what it had before. Raises NotNow."""
+    _require(rollout, "running", "paused", "done", "aborted")
+    ended = _undone(rollout, ("offered", "confirmed"), now, new_id)
+    return _in(ended, "rolling-back", now, because(f"{by} rolled it back", "rollout-undone", by=by))
+
+
+def _require(rollout: Rollout, *states: RolloutState) -> None:
+    if rollout.state not in states:
+        raise NotNow(f"the rollout is {rollout.state}: this needs one that is {' or '.join(states)}")
+
+
+def _in(rollout: Rollout, state: RolloutState, now: int, why: Reason) -> Rollout:
+    return replace(rollout, state=state, since=now, **why.fields())
+
+
+def _undone(
+    rollout: Rollout, states: tuple[DeviceState, ...], now: int, new_id: Callable[[], str]
+) -> Rollout:
+    devices = {
+        node: replace(device, state="undoing", command=new_id(), asked=now, since=now)
+        if device.state in states
+        else device
+        for node, device in rollout.devices.items()
+    }
+    return replace(rollout, devices=devices)
+
+
+# -- one node ----------------------------------------------------------------------------------------------
+
+
+def _judged(rollout: Rollout, device: Device, report: Report, now: int, new_id: Callable[[], str]) -> Device:
+    if device.state not in ("offered", "confirmed", "undoing"):
+        return device
+    if not report.online:
+        return device if device.offline else replace(device, offline=True)
+    if device.offline:
+        device = replace(device, offline=False, since=now if device.state == "offered" else device.since)
+    if device.state == "offered":
+        return _offered(rollout, device, report, now, new_id)
+    if device.state == "undoing":
+        return _undoing(rollout, device, report, now, new_id)
+    slot = report.slot
+    if slot is not None and slot.offered == rollout.digest and slot.state == "rolled-back":
+        return _ended(device, "failed", report, now, Reason(slot.why, slot.code, slot.args))
+    return device
+
+
+def _offered(rollout: Rollout, device: Device, report: Report, now: int, new_id: Callable[[], str]) -> Device:
+    slot, is_over = report.slot, now - device.since >= rollout.timeout_ms
+    if _runs(rollout, slot):
+        return _ended(device, "confirmed", report, now)
+    is_ours = slot is not None and (slot.offered, slot.attempt) == (rollout.digest, device.attempt)
+    if is_ours and slot is not None and slot.state in ("refused", "rolled-back"):
+        return _ended(device, "failed", report, now, Reason(slot.why, slot.code, slot.args))
+    if report.answer == "refused" and not is_ours:
+        if report.why.code == "slot-offer-repeated":  # by a rollout of a state.db that is lost
+            device = replace(device, attempt=device.attempt + 1)
+        elif report.why.code != "slot-busy":
+            return _ended(device, "failed", report, now, report.why)
+    if is_over:
+        text = f"not confirmed within {rollout.timeout_ms // 1000:,} s"
+        why = because(text, "rollout-timeout", seconds=rollout.timeout_ms // 1000)
+        return _ended(device, "failed", report, now, why)
+    is_lost = report.answer == "lost" or (report.answer == "refused" and not is_ours)
+    return _again(device, now, new_id) if is_lost else device
+
+
+def _undoing(rollout: Rollout, device: Device, report: Report, now: int, new_id: Callable[[], str]) -> Device:
+    if not _has(rollout, report.slot) and report.answer != "open":
+        return _ended(device, "undone", report, now)
+    if report.answer == "refused":
+        return _ended(device, "failed", report, now, report.why)
+    return _again(device, now, new_id) if report.answer == "lost" else device
+
+
+def _has(rollout: Rollout, slot: ModelSlot | None) -> bool:
+    """Whether a node runs the version, or is on the way to it."""
+    if slot is None:
+        return False
+    is_over = slot.state in ("refused", "rolled-back", "idle")
+    return slot.digest == rollout.digest or (slot.offered == rollout.digest and not is_over)
+
+
+def _runs(rollout: Rollout, slot: ModelSlot | None) -> bool:
+    return slot is not None and slot.digest == rollout.digest and slot.state == "confirmed"
+
+
+def _ended(device: Device, state: DeviceState, report: Report, now: int, why: Reason = NO_REASON) -> Device:
+    seen = replace(device, slot=report.slot, signed_by=report.signed_by)
+    return replace(seen, state=state, since=now, **why.fields())
+
+
+def _again(device: Device, now: int, new_id: Callable[[], str]) -> Device:
+    if now - device.asked < AGAIN_MS:
+        return device
+    return replace(device, command=new_id(), asked=now)
+
+
+# -- the stages --------------------------------------------------------------------------------------------
+
+
+def _staged(rollout: Rollout, reports: Mapping[str, Report], now: int, new_id: Callable[[], str]) -> Rollout:
+    names = list(rollout.devices)[: rollout.stages[rollout.stage]]
+    fresh = names[rollout.stages[rollout.stage - 1] if rollout.stage else 0 :]
+    if len(failed := rollout.of_state("failed")) > rollout.max_failed:
+        return _failed(rollout, failed, now)
+    devices = dict(rollout.devices)
+    for node in names:
+        report = reports.get(node, Report())
+        if devices[node].state == "waiting" and report.online:
+            devices[node] = _begun(rollout, devices[node], report, now, new_id)
+    after = replace(rollout, devices=devices)
+    undecided = after.of_state("waiting", "offered")
+    if any(node in names and reports.get(node, Report()).online for node in undecided):
+        return after
+    if not any(devices[node].state == "confirmed" for node in fresh):  # offline nodes prove nothing
+        none_left = all(devices[node].state == "failed" for node in fresh)
+        return _failed(after, fresh, now) if none_left else after
+    if rollout.stage + 1 < len(rollout.stages):
+        return replace(after, stage=rollout.stage + 1, since=now)
+    return after if undecided else _in(after, "done", now, NO_REASON)  # who is offline catches up
+
+
+def _failed(rollout: Rollout, nodes: list[str], now: int) -> Rollout:
+    text = f"it failed on {nodes[0]}: {rollout.devices[nodes[0]].why}"
+    return _in(rollout, "paused", now, because(text, "rollout-failed", node=nodes[0], n=len(nodes)))
+
+
+def _begun(rollout: Rollout, device: Device, report: Report, now: int, new_id: Callable[[], str]) -> Device:
+    slot = report.slot
+    if _runs(rollout, slot):
+        return _ended(device, "confirmed", report, now)
+    if not report.able:
+        text = "its agent takes no offers: upgrade it"
+        return _ended(device, "failed", report, now, because(text, "rollout-not-able"))
+    before = slot.attempt if slot is not None and slot.offered == rollout.digest else 0
+    attempt = max(device.attempt, before, rollout.n - 1) + 1
+    return Device(state="offered", attempt=attempt, command=new_id(), asked=now, since=now)
+
+
+def _requests(rollout: Rollout, reports: Mapping[str, Report]) -> Iterator[Request]:
+    """The commands that are due; the one that asks for them leaves out those that it requested already."""
+    for node, device in rollout.devices.items():
+        if not reports.get(node, Report()).online:
+            continue
+        if device.state == "offered":
+            package = f"sha256:{rollout.digest}"
+            named = {"slot": rollout.slot, "package": package, "attempt": device.attempt}
+            yield Request(node, device.command, OFFER, {**named, **to_builtins(rollout.confirm)})
+        elif device.state == "undoing":
+            args = {"slot": rollout.slot, "package": f"sha256:{rollout.digest}"}
+            yield Request(node, device.command, UNDO, args)
+
+
+def read_stages(text: str, nodes: int) -> list[int]:
+    """The numbers of nodes of `1,25%,100%`; the last one is always all.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        word = part.strip()
+        number = float(word.removesuffix("%"))
+        if not 0 < number <= (100 if word.endswith("%") else 10**6):
+            raise ValueError(f"{word!r} is not a stage")
+        count = min(nodes, math.ceil(nodes * number / 100) if word.endswith("%") else int(number))
+        if count > (found[-1] if found else 0):
+            found.append(count)
+    return found if found and found[-1] == nodes else [*found, nodes]

@@ -1,0 +1,227 @@
+"""Rollouts of model versions: an operator starts and steers them, everyone who sees a node sees its part."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Struct
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from collector.fleet.fleet import Fleet
+from collector.rights.user import Action, User, may
+from collector.rollout import engine
+from collector.rollout.driver import Rollouts
+from collector.rollout.engine import NotNow, Rollout
+from collector.rollout.packages import Kept, Packages
+from collector.rollout.records import SlotBusy
+from collector.state.audit import AuditEntry
+from collector.web.bodies import json_answer, read_body
+from collector.web.connections import network_of
+from collector.web.models import TenantRule
+from collector.web.parameters import unknown
+from collector.web.rules import FILTERED, Ruled, user_of
+from wire.clock import Clock
+from wire.model_offer import Confirm
+from wire.topics import ID
+
+ALL = "/api/v1/rollouts"
+OF_TENANT = ALL + "/{tenant}"
+MAX_NODES = 5_000  # of one rollout
+ACTS = ("pause", "resume", "abort", "rollback")
+
+
+class RolloutBody(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body that starts a rollout; `model` is `name@version` or `sha256:...`, `nodes` a pattern."""
+
+    model: str
+    slot: str
+    nodes: str
+    stages: str = "1,25%,100%"
+    confirm: Confirm = Confirm()
+    timeout_s: Annotated[float, Meta(ge=1, le=2_592_000)] = 7_200.0
+    max_failed: Annotated[int, Meta(ge=0, le=MAX_NODES)] = 0
+
+
+class RolloutRoutes:
+    """The routes."""
+
+    def __init__(self, rollouts: Rollouts, packages: Packages, fleet: Fleet, clock: Clock) -> None:
+        self._rollouts = rollouts
+        self._packages = packages
+        self._fleet = fleet
+        self._clock = clock
+
+    def routes(self) -> list[BaseRoute]:
+        """Its routes."""
+        rule = TenantRule(str(Action.CONFIGURE), Action.CONFIGURE)
+        return [
+            Ruled(ALL, self.newest, FILTERED),
+            Ruled(OF_TENANT, self.start, rule, methods=["POST"]),
+            Ruled(OF_TENANT + "/{id}", self.show, FILTERED),
+            Ruled(OF_TENANT + "/{id}/{act}", self.act, rule, methods=["POST"]),
+        ]
+
+    async def newest(self, request: Request) -> Response:
+        """The newest rollouts, the newest first, each with the nodes that who asks may see."""
+        user = user_of(request)
+        found = await asyncio.to_thread(self._rollouts.records.newest)
+        shown = [each for one in found if (each := self._shown(one, user)) is not None]
+        return json_answer({"rollouts": shown})
+
+    async def show(self, request: Request) -> Response:
+        """One rollout."""
+        tenant, identity = request.path_params["tenant"], request.path_params["id"]
+        found = await asyncio.to_thread(self._rollouts.records.get, tenant, identity)
+        shown = None if found is None else self._shown(found, user_of(request))
+        if shown is None:
+            raise _no_rollout()
+        return json_answer(shown)
+
+    async def start(self, request: Request) -> Response:
+        """Start a rollout."""
+        user, tenant = user_of(request), request.path_params["tenant"]
+        body = await read_body(request, RolloutBody)
+        kept = _named(body.model, tenant, await asyncio.to_thread(self._packages.ls, tenant))
+        names = self._nodes(body, tenant, user)
+        try:
+            stages = engine.read_stages(body.stages, len(names))
+        except ValueError as error:
+            raise HTTPException(400, f"stages {body.stages[:80]!r} are not such as 1,25%,100%") from error
+        now = self._clock.now_ms()
+        made = Rollout(
+            id=self._rollouts.new_id(),
+            tenant=tenant,
+            slot=body.slot,
+            digest=kept.digest,
+            ref=kept.ref,
+            by=user.name,
+            ts=now,
+            since=now,
+            stages=stages,
+            confirm=body.confirm,
+            timeout_ms=int(body.timeout_s * 1000),
+            max_failed=body.max_failed,
+            devices={name: engine.Device() for name in names},
+        )
+        entry = self._entry(
+            request, made, "rollout started", f"{len(names)} nodes, stages {body.stages[:80]}"
+        )
+        try:
+            made = await asyncio.to_thread(self._rollouts.start, made, entry)
+        except SlotBusy as error:
+            raise HTTPException(409, str(error)) from error
+        return json_answer(self._shown(made, user), 201)
+
+    async def act(self, request: Request) -> Response:
+        """Pause, resume, abort or roll back a rollout."""
+        user, act = user_of(request), request.path_params["act"]
+        tenant, identity = request.path_params["tenant"], request.path_params["id"]
+        if act not in ACTS:
+            raise HTTPException(404, unknown("act", act, ACTS))
+        found = await asyncio.to_thread(self._rollouts.records.get, tenant, identity)
+        if found is None or self._shown(found, user) is None:
+            raise _no_rollout()
+        if not all(may(user, Action.CONFIGURE, node) for node in found.devices):
+            raise HTTPException(403, f"{user.name} may not {act} this: it needs a role over all of its nodes")
+        now, new_id = self._clock.now_ms(), self._rollouts.new_id
+        change: Callable[[Rollout], Rollout] = {
+            "pause": partial(engine.pause, by=user.name, now=now),
+            "resume": partial(engine.resume, now=now),
+            "abort": partial(engine.abort, by=user.name, now=now, new_id=new_id),
+            "rollback": partial(engine.roll_back, by=user.name, now=now, new_id=new_id),
+        }[act]
+        entry = self._entry(request, found, f"rollout {act}", "done")
+        try:
+            after = await asyncio.to_thread(self._rollouts.change, tenant, identity, change, entry)
+        except (NotNow, SlotBusy) as error:
+            raise HTTPException(409, str(error)) from error
+        if after is None:
+            raise _no_rollout()
+        return json_answer(self._shown(after, user))
+
+    def _nodes(self, body: RolloutBody, tenant: str, user: User) -> list[str]:
+        """The nodes that have the slot and fit the pattern: first those that are online, then by name."""
+        if not ID.fullmatch(body.slot):
+            raise HTTPException(400, f"slot {body.slot[:40]!r} is not a slot")
+        seen = [
+            node
+            for node in self._fleet.names()
+            if node.startswith(f"{tenant}/")
+            and fnmatch.fnmatchcase(node, body.nodes)
+            and may(user, Action.VIEW, node)
+        ]
+        names = [node for node in seen if self._has(node, body.slot)]
+        if not names:
+            pattern = body.nodes[:80]
+            raise HTTPException(400, f"no node of {tenant} that fits {pattern!r} has a slot {body.slot}")
+        if len(names) > MAX_NODES:
+            raise HTTPException(413, f"{len(names):,} nodes fit; a rollout has {MAX_NODES:,} at most")
+        if barred := [node for node in names if not may(user, Action.CONFIGURE, node)]:
+            raise HTTPException(403, f"{user.name} may see {barred[0]}, but not configure it")
+        return sorted(names, key=lambda node: (not self._fleet.is_online(node), node))
+
+    def _has(self, node: str, slot: str) -> bool:
+        birth = self._fleet.birth(node)
+        return self._fleet.model(node, slot) is not None or (birth is not None and slot in birth.models)
+
+    def _shown(self, rollout: Rollout, user: User) -> dict[str, Any] | None:
+        """A rollout with the nodes that a user may see; None without any of them."""
+        devices = [
+            {"node": node, **_plain(device), "now": self._evidence(node, rollout.slot)}
+            for node, device in rollout.devices.items()
+            if user.kind != "node" and may(user, Action.VIEW, node)
+        ]
+        if not devices:
+            return None
+        return {**_plain(rollout), "is_open": rollout.is_open, "devices": devices}
+
+    def _evidence(self, node: str, slot: str) -> dict[str, Any] | None:
+        """What runs in the slot of a node now, and how it got there."""
+        model = self._fleet.model(node, slot)
+        if model is None:
+            return None
+        return {
+            "online": self._fleet.is_online(node),
+            "ref": f"{model.name}@{model.ver}",
+            "signed_by": model.signed_by,
+            "runs": model.counters.get("runs", 0),
+            "nan": model.counters.get("nan", 0),
+            "slot": None if model.slot is UNSET else _plain(model.slot),
+        }
+
+    def _entry(self, request: Request, rollout: Rollout, what: str, result: str) -> AuditEntry:
+        subject = f"{rollout.ref} in {rollout.slot} {rollout.id}"
+        origin = network_of(request.client.host if request.client else "")
+        scope = f"{rollout.tenant}/*"
+        return AuditEntry(self._clock.now_ms(), user_of(request).name, what, subject, origin, result, scope)
+
+
+def _named(model: str, tenant: str, kept: list[Kept]) -> Kept:
+    """The package with a digest or a name.
+
+    Raises:
+        HTTPException: 400, there is none, or several have the name.
+    """
+    found = [one for one in kept if model in (one.ref, f"sha256:{one.digest}", one.digest)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise HTTPException(400, f"{len(found)} packages are called {model[:80]!r}: name one by sha256:...")
+    raise HTTPException(400, unknown(f"model package of {tenant}", model, [one.ref for one in kept]))
+
+
+def _no_rollout() -> HTTPException:
+    return HTTPException(404, "there is no such rollout: `edgebed rollout ls` lists them")
+
+
+def _plain(value: Struct) -> Mapping[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(value)
+    return found

@@ -1,0 +1,168 @@
+"""`edgebed rollout`: give a version of a model to nodes stage by stage, through a running collector."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgebed.collector_api import CollectorApi
+from edgebed.commands.config import DEFAULT_URL
+from wire.errors import EdgebedError
+from wire.printable import printable
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--url", default=DEFAULT_URL, show_default=True, help="Running collector."),
+        click.option(
+            "--token-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="File with an API token of an operator of the nodes.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print the answer of the collector."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(name="rollout")
+def command() -> None:
+    """Give a version of a model to nodes stage by stage; each keeps it only after good results on real input.
+
+    Push the package first (`edgebed model push`). The nodes need versions.url in their config.
+    """
+
+
+@command.command()
+@_options
+@click.argument("model")
+@click.option("--slot", required=True, help="Slot of the nodes that gets the version.")
+@click.option("--nodes", required=True, help="Nodes, such as 'acme/trial/*'; those that have the slot.")
+@click.option("--stages", default="1,25%,100%", show_default=True, help="Numbers or shares of the nodes.")
+@click.option(
+    "--confirm",
+    default="results>=100,nan<0.001",
+    show_default=True,
+    help="When it is good: results, nan, errors, p99_ms, soak_s, shadow.",
+)
+@click.option("--timeout", default="2h", show_default=True, help="Time of a node: 90s, 2h.")
+@click.option("--max-failed", type=click.IntRange(0), default=0, show_default=True, help="More pause it.")
+def start(
+    model: str,
+    slot: str,
+    nodes: str,
+    stages: str,
+    confirm: str,
+    timeout: str,
+    max_failed: int,
+    url: str,
+    token_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Start to roll out MODEL, name@version or sha256:..., and print the id of the rollout."""
+    import msgspec
+
+    from wire.model_offer import read_confirm
+
+    body = {
+        "model": model, "slot": slot, "nodes": nodes, "stages": stages, "max_failed": max_failed,
+        "confirm": msgspec.to_builtins(read_confirm(confirm)), "timeout_s": _seconds(timeout),
+    }  # fmt: skip
+    _print(CollectorApi(url, token_file).change("POST", f"rollouts/{_tenant(nodes)}", body), as_json)
+
+
+@command.command()
+@_options
+def ls(url: str, token_file: Path | None, as_json: bool) -> None:
+    """List the newest rollouts."""
+    found = CollectorApi(url, token_file).ask("rollouts")["rollouts"]
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for one in found:
+        click.echo(_head(one))
+
+
+def _shows(name: str, help_text: str) -> None:
+    @command.command(name=name, help=help_text)
+    @_options
+    @click.argument("rollout")
+    def show(rollout: str, url: str, token_file: Path | None, as_json: bool) -> None:
+        api = CollectorApi(url, token_file)
+        _print(api.ask(f"rollouts/{_found(api, rollout)}"), as_json, name == "evidence")
+
+
+def _acts(name: str, help_text: str) -> None:
+    @command.command(name=name, help=help_text)
+    @_options
+    @click.argument("rollout")
+    def act(rollout: str, url: str, token_file: Path | None, as_json: bool) -> None:
+        api = CollectorApi(url, token_file)
+        _print(api.change("POST", f"rollouts/{_found(api, rollout)}/{name}", {}), as_json)
+
+
+_shows("status", "Show the stages of ROLLOUT, and what became of each node.")
+_shows("evidence", "Show what each node of ROLLOUT runs, since when, after how many results, signed by whom.")
+_acts("pause", "Offer ROLLOUT to no more nodes for now.")
+_acts("resume", "Go on with ROLLOUT; nodes where it failed get it once more.")
+_acts("abort", "End ROLLOUT: nodes that have not confirmed the version give it up.")
+_acts("rollback", "Have all nodes of ROLLOUT go back to what they had before.")
+
+
+def _found(api: CollectorApi, identity: str) -> str:
+    """The path of the rollout whose id begins so.
+
+    Raises:
+        EdgebedError: none does, or several do.
+    """
+    found = [one for one in api.ask("rollouts")["rollouts"] if identity and one["id"].startswith(identity)]
+    if len(found) != 1:
+        shown = printable(identity, 40)
+        raise EdgebedError(f"{len(found)} rollouts begin with {shown}: `edgebed rollout ls` lists them")
+    return f"{found[0]['tenant']}/{found[0]['id']}"
+
+
+def _tenant(nodes: str) -> str:
+    tenant = nodes.partition("/")[0]
+    if not tenant or "*" in tenant:
+        raise click.UsageError("--nodes begins with the name of one company, such as 'acme/*'")
+    return tenant
+
+
+def _seconds(text: str) -> float:
+    number, unit = text.rstrip("smhd"), text[-1:]
+    try:
+        return float(number) * _UNITS.get(unit, 1)
+    except ValueError as error:
+        raise click.UsageError(f"--timeout {text[:40]!r} is not a time such as 90s, 15m or 2h") from error
+
+
+def _head(one: dict[str, Any]) -> str:
+    states = [device["state"] for device in one["devices"]]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    stage = f"stage {one['stage'] + 1} of {len(one['stages'])}"
+    return printable(f"{one['id']}  {one['ref']} in {one['slot']}: {one['state']}, {stage}: {counts}", 500)
+
+
+def _print(one: dict[str, Any], as_json: bool, evidence: bool = False) -> None:
+    if as_json:
+        click.echo(json.dumps(one))
+        return
+    click.echo(_head(one))
+    if one["why"]:
+        click.echo(printable(f"  {one['why']}", 2_000))
+    for device in one["devices"]:
+        slot = device["slot"] or (device["now"] or {}).get("slot") or {}
+        why = f": {device['why']}" if device["why"] else ""
+        line = f"  {device['node']}: {device['state']}{' (offline)' if device['offline'] else ''}{why}"
+        if evidence:
+            digest = slot.get("digest", "")[:12] or "that of its config"
+            of = f"{slot.get('results', 0)} of {slot.get('of', 0)} results"
+            line += f"; runs {digest}, {of}, signed by {device['signed_by'] or 'no trusted key'}"
+        click.echo(printable(line, 2_000))

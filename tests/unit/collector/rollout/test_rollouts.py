@@ -1,0 +1,116 @@
+"""Rollouts over the API of a real collector: who may start them, two for one slot, packages in use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector.app import Collector
+from collector.mqtt.received import Received
+from collector.rights.passwords import hashed
+from collector.rights.user import Grant
+from collector.rollout.packages import Packages
+from collector.state.audit import Audit
+from tests.polling import until
+from tests.unit.collector.rollout.test_packages import push
+from tests.unit.collector.web.serving import Get, serving
+from wire.codec import encode
+from wire.messages import AgentInfo, Birth, ModelRef, ModelState, Status
+
+NODES = ("acme/trial/hall/a", "acme/trial/hall/b", "acme/other/hall/c")
+START = {"model": "m@1.0.0", "slot": "s", "nodes": "acme/*", "confirm": {"results": 5}}
+
+
+async def fill(collector: Collector) -> None:
+    """Have three nodes with the slot, of which the last one is offline."""
+    now = collector.clock.now_ms()
+    for node in NODES:
+        state: Any = "offline" if node == NODES[2] else "online"
+        models = {"s": ModelState(state="ok", name="base", ver="1")}
+        birth = Birth(
+            ts=now, boot="deadbeef", sess=1, ep="00112233aabbccdd", agent=AgentInfo(ver="1"),
+            models={"s": ModelRef(name="base", ver="1")},
+        )  # fmt: skip
+        bodies = {
+            "birth": birth,
+            "status": Status(state=state, ts=now, boot="deadbeef", sess=1, models=models),
+        }
+        for tail, body in bodies.items():
+            collector.ingest.receive(Received(f"tb1/{node}/{tail}", encode(body), now, False, None))
+    await until(lambda: len(collector.fleet.names()) == len(NODES), "the nodes are known")
+    await until(lambda: collector.fleet.birth(NODES[2]), "their births are there")
+
+
+async def start(get: Get, token: str = "", **more: Any) -> tuple[int, dict[str, Any]]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    answer = await get("/api/v1/rollouts/acme", "POST", {**START, **more}, **headers)
+    return answer.status, answer.json()
+
+
+async def test_one_rollout_at_a_time_has_a_slot(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (collector, get):
+        await fill(collector)
+        digest = push(Packages(tmp_path / "store", 10_000))
+        status, first = await start(get, nodes="acme/trial/*")
+        assert (status, first["stages"], first["ref"]) == (201, [1, 2], "m@1.0.0")
+        assert [one["node"] for one in first["devices"]] == list(NODES[:2])
+        assert await start(get) == (
+            409,
+            {"error": f"slot s of {NODES[0]} is in rollout {first['id']} of m@1.0.0: end it first"},
+        )
+        assert (await start(get, nodes="acme/other/*"))[0] == 201, "other nodes are free"
+        kept = await get(f"/api/v1/models/acme/{digest}", "DELETE", b"")
+        assert (kept.status, first["id"] in kept.body.decode()) == (409, True)
+        path = f"/api/v1/rollouts/acme/{first['id']}"
+        for act, state in (("pause", 200), ("pause", 409), ("abort", 200), ("resume", 409), ("x", 404)):
+            assert (await get(f"{path}/{act}", "POST", {})).status == state, act
+        found = await until(lambda: collector.rollouts.records.get("acme", first["id"]), "it is kept")
+        assert found.state == "aborted"
+        acts = {one.what for one in Audit(collector.state).newest(50)}
+        assert {"rollout started", "rollout pause", "rollout abort"} <= acts
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"model": "m@2"}, "model package of acme"),
+        ({"slot": "t"}, "no node of acme"),
+        ({"slot": "../x"}, "is not a slot"),
+        ({"nodes": "hanbit/*"}, "no node of acme"),
+        ({"stages": "0"}, "are not such as"),
+        ({"confirm": {"results": 0}}, "the body is wrong"),
+        ({"confirm": {"url": "http://a"}}, "the body is wrong"),
+        ({"timeout_s": 0}, "the body is wrong"),
+        ({"max_failed": -1}, "the body is wrong"),
+    ],
+)
+async def test_what_cannot_be_rolled_out_is_refused(tmp_path: Path, more: dict[str, Any], why: str) -> None:
+    async with serving(tmp_path) as (collector, get):
+        await fill(collector)
+        push(Packages(tmp_path / "store", 10_000))
+        status, answer = await start(get, **more)
+        assert (status, why in answer["error"]) == (400, True), answer
+        assert collector.rollouts.records.newest() == []
+
+
+async def test_a_part_of_a_tenant_is_its_own(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (collector, get):
+        await fill(collector)
+        push(Packages(tmp_path / "store", 10_000))
+        accounts, tokens = collector.directory.accounts, {}
+        for name, role, prefix in (
+            ("part", "operator", "acme/trial/*"), ("all", "operator", "acme/*"), ("sees", "viewer", "acme/*")
+        ):  # fmt: skip
+            accounts.add(name, hashed("a password of kim"), Grant(role, (prefix,)))
+            tokens[name] = accounts.add_token(name, "", Grant(role, (prefix,)), 1)[1]
+        collector.directory.refresh()
+        assert (await start(get, tokens["sees"]))[0] == 403
+        status, whole = await start(get, tokens["all"])
+        assert (status, len(whole["devices"])) == (201, 3)
+        path, part = f"/api/v1/rollouts/acme/{whole['id']}", {"Authorization": f"Bearer {tokens['part']}"}
+        seen = (await get(path, **part)).json()
+        assert [one["node"] for one in seen["devices"]] == list(NODES[:2])
+        assert (await get(f"{path}/abort", "POST", {}, **part)).status == 403
+        assert (await start(get, tokens["part"]))[0] == 409
