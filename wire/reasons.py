@@ -102,8 +102,8 @@ CODES: dict[str, tuple[str, ...]] = {
     "rollout-paused": ("by",),
     "rollout-aborted": ("by",),
     "rollout-undone": ("by",),
-    "rollout-failed": ("node", "n"),
-    "rollout-not-undone": ("node", "n"),
+    "rollout-failed": ("node",),
+    "rollout-not-undone": ("node",),
     "rollout-timeout": ("seconds",),
     "rollout-not-able": (),
     # the fence of an agent: a limit that is reached

@@ -102,7 +102,7 @@ def step(
 ) -> tuple[Rollout, list[Request]]:
     """The next state, which must be on disk before the commands are requested.
 
-    A step that was not kept, or whose commands were not requested, is taken again without harm.
+    A step that was not kept, or whose commands were not requested, may be taken again.
     """
     if not rollout.is_open:
         return rollout, []
@@ -116,7 +116,7 @@ def step(
     elif after.state == "rolling-back" and not after.of_state("undoing"):
         kept = [node for node in after.of_state("failed") if _has(rollout, reports.get(node, Report()).slot)]
         text = f"{kept[0]} keeps it: {devices[kept[0]].why}" if kept else ""
-        why = because(text, "rollout-not-undone", node=kept[0], n=len(kept)) if kept else NO_REASON
+        why = because(text, "rollout-not-undone", node=kept[0]) if kept else NO_REASON
         after = _in(after, "rolled-back", now, why)
     return after, list(_requests(after, reports))
 
@@ -270,7 +270,7 @@ def _staged(rollout: Rollout, reports: Mapping[str, Report], now: int, new_id: C
 
 def _failed(rollout: Rollout, nodes: list[str], now: int) -> Rollout:
     text = f"it failed on {nodes[0]}: {rollout.devices[nodes[0]].why}"
-    return _in(rollout, "paused", now, because(text, "rollout-failed", node=nodes[0], n=len(nodes)))
+    return _in(rollout, "paused", now, because(text, "rollout-failed", node=nodes[0]))
 
 
 def _begun(rollout: Rollout, device: Device, report: Report, now: int, new_id: Callable[[], str]) -> Device:
