@@ -58,7 +58,9 @@ def actions(slots: Slots) -> Mapping[str, Action]:
     async def undo(device: str, args: dict[str, Any]) -> dict[str, Any]:
         found = _read(device, args, _Undo)
         if found.package and slots.offered(found.slot) != found.package.removeprefix("sha256:"):
-            text = f"{printable(found.package, 80)} is not the version that slot {found.slot!r} was offered last"
+            text = (
+                f"{printable(found.package, 80)} is not the version that slot {found.slot!r} was offered last"
+            )
             raise Rejected(text).coded("slot-unknown", slot=found.slot)
         _require(await slots.undo(found.slot, "an operator"))
         return {}
