@@ -22,7 +22,7 @@ from tests.polling import wait_until
 from tests.running_agent import GUARD_S, RunningAgent
 from tests.unit.agent.conftest import Packages
 
-KILLS = int(os.environ.get("EDGEBED_ROLLOUT_KILLS", "3"))
+KILLS = int(os.environ.get("EDGEBED_ROLLOUT_KILLS", "1"))
 NAMES = ("n1", "n2", "n3")
 
 
@@ -191,4 +191,4 @@ def test_kills_at_random_moments_change_nothing(site: Site) -> None:
 
 @pytest.mark.slow
 def test_many_kills(site: Site) -> None:
-    converges(site, int(os.environ.get("EDGEBED_ROLLOUT_MANY_KILLS", "12")), 2)
+    converges(site, int(os.environ.get("EDGEBED_ROLLOUT_MANY_KILLS", "4")), 2)

@@ -135,6 +135,7 @@ class Site:
         )
         values = {
             "digest": PACKED.digest,
+            "act": "abort",
             "d": "arm",
             "stream": "frames",
             "ep": EP,
