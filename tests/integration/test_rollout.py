@@ -15,8 +15,7 @@ from click.testing import CliRunner
 from onnx import helper
 
 from edgebed.broker import BrokerProcess
-from edgebed.commands.model import command as model_command
-from edgebed.commands.rollout import command as rollout_command
+from edgebed.cli import command
 from tests.integration.conftest import CollectorProcess
 from tests.polling import wait_until
 from tests.running_agent import GUARD_S, RunningAgent
@@ -83,19 +82,19 @@ class Site:
         body = self.packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}, constants=constants)
         return self.packages.write(body, name=name)
 
-    def run(self, group: Any, *words: str) -> str:
-        done = CliRunner().invoke(group, [*words, "--url", self.url])
+    def run(self, *words: str) -> str:
+        done = CliRunner().invoke(command, [*words, "--url", self.url])
         assert done.exit_code == 0, (words, done.output, done.exception)
         return done.output
 
     def push(self, package: Path) -> str:
         """Push a package; returns its digest."""
-        return self.run(model_command, "push", str(package), "--tenant", "t").strip().rpartition(":")[2]
+        return self.run("model", "push", str(package), "--tenant", "t").strip().rpartition(":")[2]
 
     def begin(self, digest: str, stages: str = "1,2,100%", timeout: str = "20m") -> str:
         """Start a rollout; returns its id."""
         text = self.run(
-            rollout_command, "start", f"sha256:{digest}", "--slot", "m", "--nodes", "t/*", "--stages", stages,
+            "rollout", "start", f"sha256:{digest}", "--slot", "m", "--nodes", "t/*", "--stages", stages,
             "--confirm", "results>=5,soak_s<600", "--timeout", timeout, "--json",
         )  # fmt: skip
         identity: str = json.loads(text)["id"]
@@ -134,8 +133,8 @@ def test_a_good_version_goes_through_and_a_bad_one_stops(site: Site) -> None:
     for one in site.rollout(first)["devices"]:
         assert (one["state"], one["slot"]["digest"]) == ("confirmed", good)
         assert one["slot"]["results"] >= one["slot"]["of"] == 5
-    assert good[:12] in site.run(rollout_command, "evidence", first)
-    site.run(rollout_command, "rollback", first)
+    assert good[:12] in site.run("rollout", "evidence", first)
+    site.run("rollout", "rollback", first)
     site.until(first, lambda now: now["state"] == "rolled-back", "the good one is taken back")
     wait_until(lambda: site.running() == ["base"] * 3, "all run what they had", GUARD_S)
     second = site.begin(bad)
@@ -144,7 +143,7 @@ def test_a_good_version_goes_through_and_a_bad_one_stops(site: Site) -> None:
     assert "not numbers" in paused["why"], paused["why"]
     assert sorted(one["state"] for one in paused["devices"]) == ["failed", "waiting", "waiting"]
     wait_until(lambda: site.running() == ["base"] * 3, "it is rolled back", GUARD_S)
-    site.run(rollout_command, "abort", second)
+    site.run("rollout", "abort", second)
 
 
 def kills(site: Site, identity: str, chance: random.Random) -> None:
@@ -178,7 +177,7 @@ def converges(site: Site, rounds: int, seed: int) -> None:
                     "slot-restarted",
                     "slot-undone",
                 }
-                site.run(rollout_command, "resume", identity)
+                site.run("rollout", "resume", identity)
             return bool(now["state"] == "done")
 
         site.until(identity, is_done, f"seed {seed}, round {count}: it converges")

@@ -20,6 +20,7 @@ from collector.web.api import Sources, all_routes
 from collector.web.commands import CommandRoutes
 from collector.web.desired import DesiredRoutes
 from collector.web.models import ModelRoutes
+from collector.web.rollouts import RolloutRoutes
 from collector.web.sign_in import SignIn
 from tests.unit.collector.web.serving import BASE, EP, JPEG, NODE, Get
 from wire.clock import Clock
@@ -47,17 +48,21 @@ def _command_routes() -> CommandRoutes:
     return CommandRoutes(None, None, None, None, Clock())  # type: ignore[arg-type]
 
 
+def _rollout_routes() -> RolloutRoutes:
+    return RolloutRoutes(None, None, None, Clock())  # type: ignore[arg-type]
+
+
 def _model_routes() -> ModelRoutes:
     return ModelRoutes(None, None, Clock(), None, None)  # type: ignore[arg-type]
 
 
 async def test_every_route_is_documented_and_answers_as_documented(site: tuple[Collector, Get]) -> None:
+    made = _desired_routes(), _command_routes(), _model_routes(), _rollout_routes()
+    sources = Sources(Clock(), *[None] * 9, *made)  # type: ignore[arg-type]
+    signs_in = SignIn(None, None, Clock(), None)  # type: ignore[arg-type]
     routes = {
-        f"{route.path}/{{name}}" if isinstance(route, Mount) else route.path
-        for route in all_routes(
-            Sources(*[None] * 10, _desired_routes(), _command_routes(), _model_routes()),  # type: ignore[arg-type]
-            SignIn(*[None] * 4),  # type: ignore[arg-type]
-        )
+        f"{route.path}/{{name}}" if isinstance(route, Mount) else route.path.replace(":path}", "}")
+        for route in all_routes(sources, signs_in)
     }
     written = set(re.findall(r"^\| \[?`(/[^`]*)`", DOCS, re.MULTILINE))
     assert routes == written
