@@ -31,6 +31,8 @@ from wire.mac import checked, node_key, read_secret
 from wire.messages import Ack, Cmd, Desired
 from wire.topics import Address
 
+pytestmark = pytest.mark.slow  # several real processes wait for what is refused
+
 ULID = "01JD3X5Y6Z7A8B9C0D1E2F3G4"
 OTHER = Address("other", "p", "s", "n")
 

@@ -184,6 +184,7 @@ def converges(site: Site, rounds: int, seed: int) -> None:
         wait_until(lambda name=name: site.running() == [name] * 3, f"round {count}: all run it", GUARD_S)
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_change_nothing(site: Site) -> None:
     converges(site, KILLS, 1)
 

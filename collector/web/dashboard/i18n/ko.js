@@ -44,7 +44,7 @@ export default {
   "isolation": "별도 프로세스에서 실행: 번호 {pid}, {mb} MB",
   "provider": "실제로 쓰이는 실행 환경(Execution Provider)",
   "evidence.tag.shadow": "섀도",
-  "evidence.tag.ab": "A/B",
+  "evidence.tag.ab": "A/B 비교",
   "evidence.shadow": "{model}: 같은 입력을 보지만 결과는 쓰이지 않습니다",
   "evidence.ab": "{model}: 입력 두 개 중 하나에 답합니다",
   "evidence.agreed": "입력 {n}개 중 {share} 일치 (95% 신뢰 구간 {low}~{high})",

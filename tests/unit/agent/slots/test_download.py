@@ -223,6 +223,7 @@ async def test_a_redirect_is_not_followed(place: Place) -> None:
     assert place.proxy.asked == []
 
 
+@pytest.mark.slow
 async def test_a_cancelled_download_ends(place: Place) -> None:
     task = asyncio.create_task(place.fetch(rate=0.1))
     await asyncio.to_thread(wait_until, lambda: place.proxy.passed > 10_000)

@@ -289,7 +289,8 @@ async def test_the_clock_sets_the_pace() -> None:
         await until(lambda: camera.index >= first + 100)
         took = loop.time() - began
         drain.cancel()
-    assert 0.4 < took < 10.0  # 10 s of street at twenty times the speed, half a second on a quiet machine
+    # 10 s of street at twenty times the speed: half a second, or less where late pictures are made up
+    assert 0.2 < took < 10.0
 
 
 async def test_nothing_is_drawn_while_nobody_watches() -> None:
