@@ -239,6 +239,32 @@ class Wrong:
         return [self._change(line) for line in lines], cut
 
 
+class Late:
+    """A twin that stored every second message after it stated what it has."""
+
+    def __init__(self, url: str) -> None:
+        self._twin = HttpTwin(CollectorApi(url), ReportFilter(node=OTHER))
+        self.outboxes, self.messages = self._twin.outboxes, self._twin.messages
+
+    def record(self, outbox: Any) -> Any:
+        found = self._twin.record(outbox)
+        account = msgspec.json.decode(found.account)
+        account["stored"] = [[one, one] for one in range(account["stored"][0][0], 32, 2)]
+        return msgspec.structs.replace(found, account=msgspec.Raw(msgspec.json.encode(account)))
+
+
+async def test_what_the_twin_stored_meanwhile_is_left_for_later(twin: str, tmp_path: Path) -> None:
+    def run() -> Any:
+        (tmp_path / "late").mkdir()
+        with closing(SqliteStore(tmp_path / "late", Clock())) as store:
+            return refetch(store, Late(twin), Clock(), Pace(pauses=False))
+
+    found = await asyncio.to_thread(run)
+    # the counts of rows differ, since this twin states the rows of all
+    assert not any("cannot be stored" in problem for problem in found.problems), found.problems
+    assert 10 <= found.messages <= 20
+
+
 def _renumbered(line: Line) -> Line:
     body = msgspec.json.decode(line.body, type=dict[str, Any])
     del body["crc"]
