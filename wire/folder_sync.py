@@ -17,3 +17,13 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folders(folder: Path) -> None:
+    """Have the names in a folder, and in every folder below it, on disk.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    for path in (folder, *(each for each in folder.rglob("*") if each.is_dir())):
+        sync_folder(path)

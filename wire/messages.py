@@ -159,6 +159,20 @@ class Evidence(_Message, kw_only=True):
     unfiltered: Count = 0
 
 
+SlotState = Literal[
+    "idle",
+    "downloading",
+    "verifying",
+    "gated",
+    "shadow",
+    "waiting",
+    "unconfirmed",
+    "confirmed",
+    "rolled-back",
+    "refused",
+]
+
+
 class ModelSlot(_Message, kw_only=True):
     """What became of the version that was offered last to a slot.
 
@@ -167,18 +181,7 @@ class ModelSlot(_Message, kw_only=True):
     reason for `refused` and `rolled-back`, and what holds back a version that is `waiting`.
     """
 
-    state: Literal[
-        "idle",
-        "downloading",
-        "verifying",
-        "gated",
-        "shadow",
-        "waiting",
-        "unconfirmed",
-        "confirmed",
-        "rolled-back",
-        "refused",
-    ]
+    state: SlotState
     digest: Short = ""
     offered: Short = ""
     attempt: Count = 0

@@ -7,11 +7,11 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from agent.pipeline.tracking import corners_of, overlaps
 from wire.clock import NS_PER_S
 from wire.intervals import wilson
 from wire.messages import Arm, Box, ModelRef, Scalar
@@ -69,7 +69,7 @@ def _matches(ones: Sequence[Box], others: Sequence[Box]) -> int:
     """How many boxes have a partner of the same label; the pairs that overlap most come first."""
     if not ones or not others:
         return 0
-    overlap = _overlaps(ones, others)
+    overlap = overlaps(*(np.array([corners_of(each) for each in boxes]) for boxes in (ones, others)))
     same = np.array([each.label for each in ones])[:, None] == np.array([each.label for each in others])
     rows, columns = np.nonzero(same & (overlap >= OVERLAP))
     left, right = set[int](), set[int]()
@@ -79,18 +79,6 @@ def _matches(ones: Sequence[Box], others: Sequence[Box]) -> int:
             left.add(row)
             right.add(column)
     return len(left)
-
-
-def _overlaps(ones: Sequence[Box], others: Sequence[Box]) -> NDArray[Any]:
-    """Intersection over union of each two boxes."""
-    first, second = (np.array([each.box for each in boxes], np.float64) for boxes in (ones, others))
-    begin = np.maximum(first[:, None, :2], second[None, :, :2])
-    end = np.minimum(first[:, None, :2] + first[:, None, 2:], second[None, :, :2] + second[None, :, 2:])
-    common = np.clip(end - begin, 0, None).prod(axis=2)
-    areas = [boxes[:, 2] * boxes[:, 3] for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None, :] - common
-    found: NDArray[Any] = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    return found
 
 
 def _angle(one: Scalar, other: Scalar) -> float | None:

@@ -44,7 +44,7 @@ class Tracker:
         """The track of each box of the picture at this time; the boxes get its number."""
         keep_ns = round(self._config.keep_s * NS_PER_S)
         self.tracks = [each for each in self.tracks if 0 <= at_ns - each.seen_ns <= keep_ns]
-        found = np.array([_corners(box) for box in boxes]).reshape(-1, 4)
+        found = np.array([corners_of(box) for box in boxes]).reshape(-1, 4)
         matched = self._matched(boxes, found, at_ns)
         result: list[Track | None] = []
         for at, box in enumerate(boxes):
@@ -106,6 +106,7 @@ def overlaps(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[n
     return shares
 
 
-def _corners(box: Box) -> tuple[float, float, float, float]:
+def corners_of(box: Box) -> tuple[float, float, float, float]:
+    """A box as x0, y0, x1, y1."""
     x, y, w, h = box.box
     return x, y, x + w, y + h

@@ -30,7 +30,7 @@ from agent.slots.settings import MAX_MB
 from agent.slots.slot_state import Slot
 from agent.state_dir import keep
 from wire.errors import unwritable
-from wire.folder_sync import sync_folder
+from wire.folder_sync import sync_folder, sync_folders
 from wire.messages import is_id
 from wire.printable import printable
 
@@ -365,8 +365,7 @@ def _sync(folder: Path) -> None:
     for name in package_files.every(folder):
         with package_files.opened(folder, name, _MOST_BYTES) as file:
             os.fsync(file)
-    for path in (folder, *(each for each in folder.rglob("*") if each.is_dir())):
-        sync_folder(path)
+    sync_folders(folder)
 
 
 def _is_claimed(folder: Path) -> bool:

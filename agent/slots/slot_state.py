@@ -8,24 +8,13 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from wire.messages import SlotState
 from wire.model_offer import Confirm as Confirm  # noqa: PLC0414 - what a slot keeps
 from wire.reasons import NO_REASON, Args, Reason, because
 
 MAX_STARTS = 3  # starts of the daemon while it opened or shadowed a package; the next refuses the package
 _MOST_JUDGED = 100  # digests whose newest attempt is kept
 
-State = Literal[
-    "idle",
-    "downloading",
-    "verifying",
-    "gated",
-    "shadow",
-    "waiting",
-    "unconfirmed",
-    "confirmed",
-    "rolled-back",
-    "refused",
-]
 ON_THE_WAY = ("downloading", "verifying", "gated", "shadow", "waiting")  # the candidate does not run yet
 Action = Literal["fetch", "check", "open", "shadow", "wait", "run", "undo", "close", "free"]
 """What the owner does after the new state is on disk.
@@ -34,7 +23,7 @@ Action = Literal["fetch", "check", "open", "shadow", "wait", "run", "undo", "clo
 lock, `run` it instead of what runs, `undo` that, `close` a candidate that will not run, `free` what is not
 needed.
 """
-_REPEATED: dict[State, Action] = {
+_REPEATED: dict[SlotState, Action] = {
     "downloading": "fetch", "verifying": "check", "gated": "check", "shadow": "check", "waiting": "check"
 }  # fmt: skip
 
@@ -48,7 +37,7 @@ class Slot(Struct, kw_only=True, frozen=True):
     """
 
     v: int = 1
-    state: State = "idle"
+    state: SlotState = "idle"
     base: str = ""
     current: str = ""
     previous: str | None = None
@@ -137,7 +126,7 @@ class Damaged:
 Event = Offer | Arrived | Sound | Passed | Shadowed | Free | Enough | Failed | Started | Damaged
 Step = tuple[Slot, tuple[Action, ...]]
 # the state in which an event counts, the next one, and what to do there
-_ONWARD: dict[type[Event], tuple[State, State, Action]] = {
+_ONWARD: dict[type[Event], tuple[SlotState, SlotState, Action]] = {
     Arrived: ("downloading", "verifying", "check"),
     Sound: ("verifying", "gated", "open"),
     Passed: ("gated", "waiting", "wait"),

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from wire import config
 from wire.errors import EdgebedError, WireError, unwritable
-from wire.folder_sync import sync_folder
+from wire.folder_sync import sync_folder, sync_folders
 from wire.model_package import MAX_LISTING, SIGNATURE, Listing, read_listing
 from wire.printable import printable
 
@@ -227,8 +227,7 @@ class Push:
                 file.write(msgspec.json.encode(self._listing))
                 file.flush()
                 os.fsync(file.fileno())
-            for folder in (self.folder, *(path for path in self.folder.rglob("*") if path.is_dir())):
-                sync_folder(folder)
+            sync_folders(self.folder)
             self._packages.place(self)
         except OSError as error:
             raise unwritable(str(self._packages.folder), error) from error

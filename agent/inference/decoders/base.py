@@ -162,10 +162,9 @@ def flat(output: NDArray[Any], size: int) -> NDArray[Any]:
     return output.reshape(-1)
 
 
-def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shares of logits, each by itself; no number overflows."""
-    shares: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * logits))
-    return shares
+def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
+    """Shares of logits, each by itself, in their type; no number overflows."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
 
 
 def beyond_shares(output: NDArray[Any], cure: str) -> str:

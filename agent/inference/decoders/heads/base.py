@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.inference.decoders.base import ModelError, Outputs, Tensor
+from agent.inference.decoders.base import ModelError, Outputs, Tensor, sigmoid
 
 Order = Literal["centre", "corners", "corners-yx"]
 Unit = Literal["pixels", "shares"]
@@ -169,11 +169,6 @@ def corners(x: Any, y: Any, w: Any, h: Any) -> NDArray[np.float32]:
     half_w, half_h = w * 0.5, h * 0.5
     boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = x - half_w, y - half_h, x + half_w, y + half_h
     return boxes
-
-
-def sigmoid(x: NDArray[Any]) -> NDArray[Any]:
-    """1 / (1 + exp(-x)), which overflows for no number."""
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
 
 
 def classes_of(numbers: NDArray[Any], classes: int) -> NDArray[np.intp]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.inference.decoders.base import Outputs, Tensor
-from agent.inference.decoders.heads.base import Found, Head, corners, expect, nothing, shaped, sigmoid
+from agent.inference.decoders.base import Outputs, Tensor, sigmoid
+from agent.inference.decoders.heads.base import Found, Head, corners, expect, nothing, shaped
 
 
 class FastestDet(Head):

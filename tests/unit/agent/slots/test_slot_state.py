@@ -24,14 +24,14 @@ from agent.slots.slot_state import (
     Slot,
     Sound,
     Started,
-    State,
     objection,
     step,
 )
+from wire.messages import SlotState
 from wire.reasons import because
 
 NEW, OLD, OTHER = "a" * 64, "b" * 64, "c" * 64
-STATES: tuple[State, ...] = get_args(State)
+STATES: tuple[SlotState, ...] = get_args(SlotState)
 WHY = because("it is sick", "model-results-nan", nan=3, of=20)
 EVENTS: dict[str, Event] = {
     "offer": Offer(OTHER, 1, Confirm()),
@@ -46,7 +46,7 @@ EVENTS: dict[str, Event] = {
     "damaged": Damaged(frozenset({OLD})),
 }
 # what an event does in a state; what is not here changes nothing
-STEPS: dict[tuple[str, str], tuple[State, tuple[str, ...]]] = {
+STEPS: dict[tuple[str, str], tuple[SlotState, tuple[str, ...]]] = {
     **{(state, "offer"): ("downloading", ("close", "fetch")) for state in ON_THE_WAY},
     **{
         (state, "offer"): ("downloading", ("fetch",))
@@ -69,7 +69,7 @@ STEPS: dict[tuple[str, str], tuple[State, tuple[str, ...]]] = {
 }
 
 
-def at(state: State) -> Slot:
+def at(state: SlotState) -> Slot:
     """A slot in a state, with a package that ran before."""
     runs = NEW if state in ("unconfirmed", "confirmed") else OLD
     return Slot(
@@ -80,7 +80,7 @@ def at(state: State) -> Slot:
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("event", EVENTS)
-def test_every_event_in_every_state(state: State, event: str) -> None:
+def test_every_event_in_every_state(state: SlotState, event: str) -> None:
     before = at(state)
     after, actions = step(before, EVENTS[event], 9)
     expected = STEPS.get((state, event), (state, ()))
