@@ -19,7 +19,7 @@ from agent.inference.decoders import ModelError
 from agent.inference.package import Package, load_package
 from agent.inference.session import Model
 from agent.process_children import private_mb
-from wire.printable import printable
+from edgebed.model_tools.child import ask
 from wire.reasons import Reason
 
 _WALL_S = 120.0
@@ -61,15 +61,7 @@ def bench(package: Package, threads: int, seconds: float) -> Bench:
         ModelError: it cannot be opened or run, or the child ended.
     """
     arguments = [str(package.path.resolve()), str(threads), str(seconds)]
-    done = gate_process.run(arguments, _WALL_S, threading.Event(), __name__)
-    if done.failure is not None:
-        raise ModelError(f"{package.path}: {done.failure.why}").coded(done.failure.code, **done.failure.args)
-    try:
-        found = msgspec.json.decode(done.report, type=Bench)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{package.path}: its report cannot be read: {printable(error)}") from error
-    if found.why:
-        raise ModelError(f"{package.path}: {printable(found.why, 1000)}")
+    found = ask(__name__, arguments, _WALL_S, Bench, f"{package.path}: ", "its report cannot be read")
     found.model, found.budgets = package.manifest.ref, msgspec.to_builtins(package.manifest.budgets)
     found.over = list(_over(found))
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from agent.inference.package_files import read_file
 from agent.inference.session import open_file, run
 from agent.inference.tensors import tensor
 from edgebed.intervals import bootstrap
+from edgebed.model_tools.child import ask
 from edgebed.model_tools.draft_inputs import RATES
 from wire.printable import printable
 from wire.reasons import Reason
@@ -53,16 +53,7 @@ def compare(first: Path, second: Path) -> Compared:
     Raises:
         ModelError: a file cannot be opened or run, or the outputs differ.
     """
-    done = gate_process.run([str(first), str(second)], _WALL_S, threading.Event(), __name__)
-    if done.failure is not None:
-        raise ModelError(done.failure.why).coded(done.failure.code, **done.failure.args)
-    try:
-        found = msgspec.json.decode(done.report, type=Compared)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"the comparison cannot be read: {printable(error)}") from error
-    if found.why:
-        raise ModelError(printable(found.why, 1000))
-    return found
+    return ask(__name__, [str(first), str(second)], _WALL_S, Compared, "", "the comparison cannot be read")
 
 
 def main(arguments: Sequence[str]) -> None:

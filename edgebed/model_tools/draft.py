@@ -6,7 +6,6 @@ import hashlib
 import io
 import re
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from agent.inference.package import MAX_MODEL
 from agent.inference.session import open_file, run
 from agent.inference.tensors import NUMBERS, tensor
 from edgebed.model_tools import draft_inputs, draft_outputs, facts, test_data
+from edgebed.model_tools.child import ask
 from edgebed.model_tools.draft_outputs import Seen
 from edgebed.model_tools.manifest_text import Entry, lines, plain
 from wire.errors import ConfigError, unwritable
@@ -56,15 +56,7 @@ def draft_in_child(file: Path, known: Mapping[int, Any] | None = None) -> Draft:
         ModelError: as `draft`; or the child crashed, or needed too much time or memory.
     """
     arguments = [str(file), msgspec.json.encode(known or {}).decode()]
-    done = gate_process.run(arguments, _WALL_S, threading.Event(), __name__)
-    if done.failure is not None:
-        raise ModelError(f"{file}: {done.failure.why}").coded(done.failure.code, **done.failure.args)
-    try:
-        found = msgspec.json.decode(done.report, type=Draft)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{file}: no draft could be made of it: {printable(error)}") from error
-    if found.why:
-        raise ModelError(f"{file}: {printable(found.why, 1000)}")
+    found = ask(__name__, arguments, _WALL_S, Draft, f"{file}: ", "no draft could be made of it")
     found.text = "\n".join(printable(line, _LONGEST_LINE) for line in found.text.split("\n"))
     return found
 
