@@ -7,7 +7,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
@@ -17,10 +17,29 @@ import click
 from wire.errors import EdgebedError, TryAgain, Unreachable
 from wire.printable import printable
 
+Command = Callable[..., None]
+
 MAX_ANSWER = 64 * 1024 * 1024  # bytes
 MAX_SENTENCE = 2_000  # bytes of a refusal
+DEFAULT_URL = "http://127.0.0.1:8080"
 _TIMEOUT_S = 10.0
 _LONG_S = 120.0  # for an answer after a large body
+
+
+def collector_options(whom: str, of_what: str) -> Callable[[Command], Command]:
+    """`--url`, a running collector (`whom` says which), and `--token-file`, of an operator (`of_what`)."""
+
+    def added(command: Command) -> Command:
+        command = click.option(
+            "--url", default=DEFAULT_URL, show_default=True, help=f"Running collector{whom}."
+        )(command)
+        return click.option(
+            "--token-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help=f"File with an API token of an operator of {of_what}.",
+        )(command)
+
+    return added
 
 
 class CollectorApi:

@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from edgebed.collector_api import CollectorApi
-from edgebed.commands.config import DEFAULT_URL
+from edgebed.collector_api import CollectorApi, collector_options
 from edgebed.number_range import NumberRange
 from wire.clock import Clock
 from wire.errors import TryAgain, Unreachable
@@ -37,12 +36,7 @@ WAITS = 75
 @click.option("--id", "identity", default="", help="Its id (ULID): the same id never runs twice.")
 @click.option("--withdraw", is_flag=True, help="Withdraw the command with --id, if it was not sent yet.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer of the collector.")
-@click.option("--url", default=DEFAULT_URL, show_default=True, help="Running collector that sends it.")
-@click.option(
-    "--token-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with an API token of an operator of NODE.",
-)
+@collector_options(" that sends it", "NODE")
 def command(
     node: str,
     name: str | None,

@@ -11,31 +11,18 @@ from typing import Any
 
 import click
 
-from edgebed.collector_api import CollectorApi
+from edgebed.collector_api import CollectorApi, collector_options
 from edgebed.number_range import NumberRange
 from wire.clock import Clock
 from wire.errors import ConfigError
 from wire.printable import printable
 
-DEFAULT_URL = "http://127.0.0.1:8080"
 SECTIONS = ("devices", "models", "publish")
 _ENDED = {"applied": 0, "rolled_back": 3, "rejected": 78, "failed": 78}  # state of a report: exit code
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.argument("node"),
-        click.option(
-            "--url", default=DEFAULT_URL, show_default=True, help="Running collector that asks the node."
-        ),
-        click.option(
-            "--token-file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="File with an API token of an operator of NODE.",
-        ),
-    ):
-        command = option(command)
-    return command
+    return collector_options(" that asks the node", "NODE")(click.argument("node")(command))
 
 
 @click.group(name="config")

@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgebed.collector_api import CollectorApi
+from edgebed.collector_api import DEFAULT_URL, CollectorApi
 from wire.config import did_you_mean
 from wire.errors import EdgebedError
 from wire.printable import counted, printable
 
 if TYPE_CHECKING:
     from collector.ledger.report import ReportFilter
-
-DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 @click.command(name="ledger")

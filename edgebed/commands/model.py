@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from edgebed.collector_api import CollectorApi, collector_options
 from wire.errors import ConfigError
 
 OVER_BUDGET = 3  # exit code
@@ -354,22 +355,10 @@ def rm(digests: tuple[str, ...], state: Path) -> None:
 
 
 def _of_collector(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option(
-            "--url",
-            default="http://127.0.0.1:8080",
-            show_default=True,
-            help="Running collector that keeps the packages.",
-        ),
-        click.option(
-            "--token-file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="File with an API token of an operator of the tenant.",
-        ),
-        click.option("--tenant", required=True, help="The company whose nodes may use the packages."),
-    ):
-        command = option(command)
-    return command
+    command = collector_options(" that keeps the packages", "the tenant")(command)
+    return click.option("--tenant", required=True, help="The company whose nodes may use the packages.")(
+        command
+    )
 
 
 @command.command()
@@ -384,7 +373,6 @@ def push(folder: Path, url: str, token_file: Path | None, tenant: str) -> None:
 
     from agent.inference import package_files, signature
     from agent.inference.package import load_package
-    from edgebed.collector_api import CollectorApi
     from wire.model_package import Listing, PackedFile
 
     found = load_package(folder).manifest
@@ -409,7 +397,6 @@ def push(folder: Path, url: str, token_file: Path | None, tenant: str) -> None:
 @click.option("--remove", "gone", help="Remove the package with this sha256 instead.")
 def pushed(url: str, token_file: Path | None, tenant: str, gone: str | None) -> None:
     """List the packages that a collector keeps for a tenant, or remove one."""
-    from edgebed.collector_api import CollectorApi
     from wire.printable import printable
 
     api = CollectorApi(url, token_file)

@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from edgebed.collector_api import CollectorApi
-from edgebed.commands.config import DEFAULT_URL
+from edgebed.collector_api import CollectorApi, collector_options
 from wire.errors import EdgebedError
 from wire.printable import printable
 
@@ -18,17 +17,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--url", default=DEFAULT_URL, show_default=True, help="Running collector."),
-        click.option(
-            "--token-file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="File with an API token of an operator of the nodes.",
-        ),
-        click.option("--json", "as_json", is_flag=True, help="Print the answer of the collector."),
-    ):
-        command = option(command)
-    return command
+    command = collector_options("", "the nodes")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print the answer of the collector.")(command)
 
 
 @click.group(name="rollout")
