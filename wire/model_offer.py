@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from wire.errors import WireError
+from wire.printable import printable
 
 OFFER, UNDO = "model-offer", "model-undo"  # commands of the node itself
 
@@ -28,7 +29,7 @@ class Confirm(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ] = 0
 
 
-_GATE = re.compile(r"\s*([a-z0-9_]+)\s*(>=|<=|<|=)\s*([0-9.]+)\s*")
+_GATE = re.compile(r" *([a-z0-9_]+) *(>=|<=|<|>|=) *([0-9]{1,12}(?:\.[0-9]{1,12})?(?:e-?[0-9]{1,2})?) *")
 _AT_LEAST = ("results", "shadow")
 
 
@@ -36,18 +37,35 @@ def read_confirm(text: str) -> Confirm:
     """The gates of `results>=100,nan<0.001,p99_ms<45`; what is not named keeps its default.
 
     Raises:
-        WireError: it is something else.
+        WireError: it is something else; its text names the gate.
     """
     found: dict[str, float] = {}
-    for part in text.split(","):
+    for number, part in enumerate(text.split(","), 1):
+        at = f"gate {number}, {printable(part.strip(), 40)!r},"
+        if not part.strip():
+            raise WireError(f"gate {number} is empty: write such as results>=100 between the commas")
         gate = _GATE.fullmatch(part)
-        if gate is None or gate[1] not in Confirm.__struct_fields__ or gate[3].count(".") > 1:
+        if gate is None or gate[1] not in Confirm.__struct_fields__:
             names = ", ".join(Confirm.__struct_fields__)
-            raise WireError(f"{part[:40]!r} is not a gate such as results>=100 or nan<0.001: {names}")
-        if (gate[2] == ">=") is not (gate[1] in _AT_LEAST) and gate[2] != "=":
-            raise WireError(f"{part[:40]!r}: write {gate[1]}{'>=' if gate[1] in _AT_LEAST else '<'}")
-        found[gate[1]] = float(gate[3]) if "." in gate[3] else int(gate[3])
-    try:
-        return msgspec.convert(found, Confirm)
-    except msgspec.ValidationError as error:
-        raise WireError(f"{text[:80]!r}: {error}") from error
+            raise WireError(f"{at} is not a gate such as results>=100 or nan<0.001 of {names}")
+        name, sign = gate[1], gate[2]
+        if sign not in ((">=", "=") if name in _AT_LEAST else ("<", "<=", "=")):
+            raise WireError(
+                f"{at} has the wrong sign: write {name}{'>=' if name in _AT_LEAST else '<'}{gate[3]}"
+            )
+        if name in found:
+            raise WireError(f"{at} names {name} a second time: write it once")
+        found[name] = float(gate[3])
+        try:
+            msgspec.convert({name: found[name]}, Confirm, strict=False)
+        except msgspec.ValidationError as error:
+            raise WireError(f"{at} has a wrong number: {_wanted(error)}") from error
+        if name == "p99_ms" and sign != "=" and not found[name]:
+            raise WireError(f"{at} holds for no result: leave it out where any time is good")
+    return msgspec.convert(found, Confirm, strict=False)
+
+
+def _wanted(error: msgspec.ValidationError) -> str:
+    """What a number must be, in words."""
+    found = str(error).partition(" - at")[0].partition(", got")[0].replace("Expected", "expected")
+    return found.replace("`int`", "a whole number").replace("`float`", "a number")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,9 +13,11 @@ from msgspec.structs import replace
 
 from wire.messages import ModelSlot
 from wire.model_offer import OFFER, UNDO, Confirm
+from wire.printable import printable
 from wire.reasons import NO_REASON, Args, Reason, because
 
 AGAIN_MS = 30_000  # before a command whose answer never came is requested once more
+MAX_STAGES = 100
 
 DeviceState = Literal["waiting", "offered", "confirmed", "failed", "undoing", "undone"]
 RolloutState = Literal["running", "paused", "rolling-back", "rolled-back", "aborted", "done"]
@@ -299,19 +302,44 @@ def _requests(rollout: Rollout, reports: Mapping[str, Report]) -> Iterator[Reque
             yield Request(node, device.command, UNDO, args)
 
 
+_STAGE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *(%?)")
+
+
 def read_stages(text: str, nodes: int) -> list[int]:
     """The numbers of nodes of `1,25%,100%`; the last one is always all.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is something else; its text names the stage.
     """
     found: list[int] = []
-    for part in text.split(","):
-        word = part.strip()
-        number = float(word.removesuffix("%"))
-        if not 0 < number <= (100 if word.endswith("%") else 10**6):
-            raise ValueError(f"{word!r} is not a stage")
-        count = min(nodes, math.ceil(nodes * number / 100) if word.endswith("%") else int(number))
+    newest = {"": 0.0, "%": 0.0}
+    parts = text.split(",")
+    if len(parts) > MAX_STAGES:
+        raise ValueError(f"there are {len(parts)} stages, and {MAX_STAGES} are allowed")
+    for number, part in enumerate(parts, 1):
+        share, unit = _stage(part.strip(), number)
+        if share < newest[unit]:
+            shown = printable(part.strip(), 40)
+            raise ValueError(f"stage {number}, {shown!r}, is smaller than one before it: let the stages grow")
+        newest[unit] = share
+        count = min(nodes, math.ceil(nodes * share / 100) if unit else int(share))
         if count > (found[-1] if found else 0):
             found.append(count)
     return found if found and found[-1] == nodes else [*found, nodes]
+
+
+def _stage(word: str, number: int) -> tuple[float, str]:
+    """The number of a stage, and "%" where it is a share."""
+    found, at = _STAGE.fullmatch(word), f"stage {number}, {printable(word, 40)!r},"
+    if not word:
+        raise ValueError(f"stage {number} is empty: write a number of nodes or a share between the commas")
+    if found is None:
+        raise ValueError(f"{at} is not a number of nodes such as 10 or a share such as 25%")
+    if found[2]:
+        if not 0 < float(found[1]) <= 100:
+            raise ValueError(f"{at} is not above 0% and up to 100%")
+    elif "." in found[1]:
+        raise ValueError(f"{at} is not a whole number of nodes: write a share as 25%")
+    elif not 1 <= int(found[1]) <= 10**6:
+        raise ValueError(f"{at} is not from 1 to 1,000,000 nodes")
+    return float(found[1]), found[2]

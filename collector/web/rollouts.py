@@ -94,7 +94,7 @@ class RolloutRoutes:
         try:
             stages = engine.read_stages(body.stages, len(names))
         except ValueError as error:
-            raise HTTPException(400, f"stages {body.stages[:80]!r} are not such as 1,25%,100%") from error
+            raise HTTPException(400, f"{error}; stages are such as 1,25%,100%") from error
         now = self._clock.now_ms()
         made = Rollout(
             id=self._rollouts.new_id(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 import click
 
 from edgebed.collector_api import CollectorApi, collector_options
-from wire.errors import EdgebedError
+from wire.errors import EdgebedError, WireError
 from wire.printable import printable
+from wire.topics import ID
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([smhd]?)")
+_LONGEST_S = 2_592_000
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -56,13 +60,9 @@ def start(
     as_json: bool,
 ) -> None:
     """Start to roll out MODEL, name@version or sha256:..., and print the id of the rollout."""
-    import msgspec
-
-    from wire.model_offer import read_confirm
-
     body = {
         "model": model, "slot": slot, "nodes": nodes, "stages": stages, "max_failed": max_failed,
-        "confirm": msgspec.to_builtins(read_confirm(confirm)), "timeout_s": _seconds(timeout),
+        "confirm": _confirm(confirm), "timeout_s": _seconds(timeout),
     }  # fmt: skip
     _print(CollectorApi(url, token_file).change("POST", f"rollouts/{_tenant(nodes)}", body), as_json)
 
@@ -119,18 +119,33 @@ def _found(api: CollectorApi, identity: str) -> str:
 
 
 def _tenant(nodes: str) -> str:
-    tenant = nodes.partition("/")[0]
-    if not tenant or "*" in tenant:
-        raise click.UsageError("--nodes begins with the name of one company, such as 'acme/*'")
+    tenant, slash, _ = nodes.partition("/")
+    if not slash or not ID.fullmatch(tenant):
+        shown = printable(nodes, 40)
+        raise click.UsageError(f"--nodes {shown!r} does not begin with one company, such as 'acme/*'")
     return tenant
 
 
 def _seconds(text: str) -> float:
-    number, unit = text.rstrip("smhd"), text[-1:]
+    found = _TIME.fullmatch(text.strip())
+    if found is None:
+        raise click.UsageError(f"--timeout {printable(text, 40)!r} is not a time such as 90s, 15m, 2h or 1d")
+    seconds = float(found[1]) * _UNITS[found[2] or "s"]
+    if not 1 <= seconds <= _LONGEST_S:
+        raise click.UsageError(f"--timeout {printable(text, 40)!r} is not from 1s to {_LONGEST_S // 86_400}d")
+    return seconds
+
+
+def _confirm(text: str) -> dict[str, Any]:
+    import msgspec
+
+    from wire.model_offer import read_confirm
+
     try:
-        return float(number) * _UNITS.get(unit, 1)
-    except ValueError as error:
-        raise click.UsageError(f"--timeout {text[:40]!r} is not a time such as 90s, 15m or 2h") from error
+        found: dict[str, Any] = msgspec.to_builtins(read_confirm(text))
+    except WireError as error:
+        raise click.UsageError(f"--confirm: {error}") from error
+    return found
 
 
 def _head(one: dict[str, Any]) -> str:

@@ -349,25 +349,78 @@ def test_stages_are_read(text: str, nodes: int, found: list[int]) -> None:
     assert read_stages(text, nodes) == found
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "101%", "a", "1,,2", "nan", "inf", "1e9"])
-def test_other_stages_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r".+"):
-        read_stages(text, 5)
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "stage 1 is empty"),
+        (" ", "stage 1 is empty"),
+        ("1,,2", "stage 2 is empty"),
+        ("1,100%,", "stage 3 is empty"),
+        ("0", "stage 1, '0', is not from 1 to 1,000,000"),
+        ("1,0%", "stage 2, '0%', is not above 0%"),
+        ("1,101%", "stage 2, '101%', is not above 0% and up to 100%"),
+        ("1,2000000", "stage 2, '2000000', is not from 1"),
+        ("0.25", "stage 1, '0.25', is not a whole number of nodes: write a share as 25%"),
+        ("1,1.5", "stage 2, '1.5', is not a whole number"),
+        ("3,1", "stage 2, '1', is smaller than one before it"),
+        ("1,50%,25%", "stage 3, '25%', is smaller than one before it"),
+        ("5,50%,3", "stage 3, '3', is smaller than one before it"),
+        (",".join("1" * 101), "there are 101 stages, and 100 are allowed"),
+        *(
+            (f"1,{word}", f"stage 2, '{word}', is not a number of nodes")
+            for word in ("-1", "+1", "a", "nan", "inf", "1e9", "1_0", "%", "25%%", "%25", "25 percent", "1;2",
+                         "１", "٣", "25％", "0x1", ".5", "5.", "1.2.3%", "all")
+        ),
+        ("1,2\x1b[2J", r"stage 2, '2\\x1b[2J', is not"),
+        ("9" * 5_000, "stage 1, '9999999999999999999999999999999999999...', is not"),
+    ],
+)  # fmt: skip
+def test_other_stages_are_refused(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=r".+") as caught:
+        read_stages(text, 8)
+    assert str(caught.value).startswith(why), caught.value
+    assert "\n" not in str(caught.value)
 
 
 def test_gates_are_read() -> None:
     assert read_confirm("results>=5, nan<0.01,p99_ms<45") == Confirm(results=5, nan=0.01, p99_ms=45)
     assert read_confirm("shadow=3") == Confirm(shadow=3)
-    for text in (
-        "",
-        "a>1",
-        "results<5",
-        "nan>0.1",
-        "results>=0",
-        "nan<2",
-        "results>=1.5",
-        "p99_ms<1.2.3",
-        "nan<",
-    ):
-        with pytest.raises(WireError):
-            read_confirm(text)
+    assert read_confirm("nan<=1e-3,results >= 1e3") == Confirm(nan=0.001, results=1_000)
+    assert isinstance(read_confirm("results>=1e3").results, int)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "gate 1 is empty"),
+        ("results>=5,", "gate 2 is empty"),
+        ("results>=5,,nan<1", "gate 2 is empty"),
+        ("results>=5,results>=6", "gate 2, 'results>=6', names results a second time"),
+        ("results>=5,nan>0.1", "gate 2, 'nan>0.1', has the wrong sign: write nan<0.1"),
+        ("results<5", "gate 1, 'results<5', has the wrong sign: write results>=5"),
+        ("results>5", "gate 1, 'results>5', has the wrong sign: write results>=5"),
+        ("shadow<=5", "gate 1, 'shadow<=5', has the wrong sign: write shadow>=5"),
+        ("p99_ms>=45", "gate 1, 'p99_ms>=45', has the wrong sign: write p99_ms<45"),
+        ("p99_ms<0", "gate 1, 'p99_ms<0', holds for no result"),
+        ("results>=0", "gate 1, 'results>=0', has a wrong number: expected a whole number >= 1"),
+        ("results>=1.5", "gate 1, 'results>=1.5', has a wrong number: expected a whole number"),
+        ("results>=1e9", "gate 1, 'results>=1e9', has a wrong number: expected a whole number <= 1000000"),
+        ("nan<2", "gate 1, 'nan<2', has a wrong number: expected a number <= 1.0"),
+        ("soak_s<0", "gate 1, 'soak_s<0', has a wrong number: expected a number > 0.0"),
+        *(
+            (f"nan<1,{gate}", f"gate 2, '{gate}', is not a gate such as")
+            for gate in ("a>1", "results", "results>=", ">=5", "results>=.", "results>=1.2.3",
+                         "results>=-5", "results>=٥", "results≥5", "results=>5", "results==5", "results:5",
+                         "NAN<1", "nan<nan",
+                         "nan<1%", "nan<1_0", "results>=5 nan<1", "results>=5;nan<1", "__class__<1")
+        ),
+        ("nan<1,\x1b[2J", r"gate 2, '\\x1b[2J', is not a gate"),
+        ("n" * 5_000, "gate 1, 'nnnn"),
+    ],
+)  # fmt: skip
+def test_other_gates_are_refused(text: str, why: str) -> None:
+    with pytest.raises(WireError) as caught:
+        read_confirm(text)
+    assert str(caught.value).startswith(why), caught.value
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200

@@ -84,7 +84,7 @@ async def test_one_rollout_at_a_time_has_a_slot(tmp_path: Path) -> None:
         ({"slot": "t"}, "no node of acme"),
         ({"slot": "../x"}, "is not a slot"),
         ({"nodes": "hanbit/*"}, "no node of acme"),
-        ({"stages": "0"}, "are not such as"),
+        ({"stages": "1,0"}, "stage 2, '0', is not from 1 to 1,000,000 nodes; stages are such as 1,25%,100%"),
         ({"confirm": {"results": 0}}, "the body is wrong"),
         ({"confirm": {"url": "http://a"}}, "the body is wrong"),
         ({"timeout_s": 0}, "the body is wrong"),
