@@ -41,6 +41,8 @@ def signing(file: Path) -> None:
     from agent.inference.signature import new_key
     from agent.inference.trust import TRUSTED, fingerprint
 
+    if not file.name:
+        raise click.UsageError(f"{file} is a folder: name a file for the private key")
     public_file = file.with_suffix(TRUSTED)
     if public_file == file:
         raise click.UsageError(f"{file}: choose another ending than {TRUSTED}, which the public key has")

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from edgebed.collector_api import CollectorApi, collector_options
-from wire.errors import ConfigError
+from wire.errors import ConfigError, EdgebedError
 
 OVER_BUDGET = 3  # exit code
 
@@ -356,9 +356,16 @@ def rm(digests: tuple[str, ...], state: Path) -> None:
 
 def _of_collector(command: Callable[..., None]) -> Callable[..., None]:
     command = collector_options(" that keeps the packages", "the tenant")(command)
-    return click.option("--tenant", required=True, help="The company whose nodes may use the packages.")(
-        command
-    )
+    help_text = "The company whose nodes may use the packages."
+    return click.option("--tenant", required=True, callback=_company, help=help_text)(command)
+
+
+def _company(_ctx: click.Context, _param: click.Parameter, tenant: str) -> str:
+    from wire.messages import is_id
+
+    if not is_id(tenant):
+        raise click.BadParameter(f"{tenant[:40]!r} is not the name of a company: a-z, 0-9 and '-'")
+    return tenant
 
 
 @command.command()
@@ -373,13 +380,17 @@ def push(folder: Path, url: str, token_file: Path | None, tenant: str) -> None:
 
     from agent.inference import package_files, signature
     from agent.inference.package import load_package
-    from wire.model_package import Listing, PackedFile
+    from wire.model_package import Listing, PackedFile, read_listing
 
     found = load_package(folder).manifest
     names = [*signature.digests(folder), *([signature.FILE] if (folder / signature.FILE).exists() else [])]
     sums = {name: package_files.sha256(folder, name, 4_000_000_000) for name in sorted(names)}
     listing = Listing({name: PackedFile(*each) for name, each in sums.items()})
-    line = msgspec.json.encode(listing) + b"\n"
+    try:
+        line = msgspec.json.encode(listing) + b"\n"
+    except UnicodeEncodeError as error:
+        raise EdgebedError(f"{folder} has a file whose name is not UTF-8: rename it") from error
+    read_listing(line, listing.digest)  # before anything is sent
 
     def parts() -> Iterator[bytes]:
         yield line
@@ -397,11 +408,12 @@ def push(folder: Path, url: str, token_file: Path | None, tenant: str) -> None:
 @click.option("--remove", "gone", help="Remove the package with this sha256 instead.")
 def pushed(url: str, token_file: Path | None, tenant: str, gone: str | None) -> None:
     """List the packages that a collector keeps for a tenant, or remove one."""
+    from agent.slots.model_store import digest_of
     from wire.printable import printable
 
     api = CollectorApi(url, token_file)
     if gone is not None:
-        api.change("DELETE", f"models/{tenant}/{gone.removeprefix('sha256:')}")
+        api.change("DELETE", f"models/{tenant}/{digest_of(gone)}")
         click.echo(f"{printable(gone, 80)}: removed from {tenant}")
         return
     for one in api.ask("models")["models"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 
 from agent.inference.decoders import ModelError
 from edgebed.cli import command, main
-from wire.errors import ConfigError
+from wire.errors import ConfigError, EdgebedError
 
 PACKAGE = Path(__file__).parents[3] / "models/street-detector"
 
@@ -140,3 +141,36 @@ def test_packages_go_into_the_store_of_a_device_and_out_of_it(tmp_path: Path) ->
     (tmp_path / "none").mkdir()
     with pytest.raises(ModelError, match=r"manifest\.yaml"):
         edgebed("model", "add", tmp_path / "none", "--state", state)
+
+
+NOWHERE = ["--url", "http://127.0.0.1:1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model", "pushed", "--tenant", "a b", *NOWHERE], "'a b' is not the name of a company"),
+        (["model", "pushed", "--tenant", "../x", *NOWHERE], "'../x' is not the name of a company"),
+        (["model", "push", str(PACKAGE), "--tenant", "é", *NOWHERE], "'é' is not the name of a company"),
+        (["model", "pushed", "--tenant", "t", "--remove", "../x", *NOWHERE], "'../x' is not a digest"),
+        (["key", "signing", ""], "name a file for the private key"),
+        (["key", "signing", "/"], "name a file for the private key"),
+    ],
+)
+def test_a_word_that_is_not_one_is_told_before_anything_is_sent(words: list[str], said: str) -> None:
+    done = CliRunner().invoke(command, words)
+    assert done.exit_code != 0
+    assert isinstance(done.exception, SystemExit | EdgebedError), repr(done.exception)
+    assert said in f"{done.output} {done.exception}"
+
+
+def test_a_package_whose_names_no_listing_has_is_not_sent(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(PACKAGE, package)
+    for name, said in ((b"\xff.txt", "is not UTF-8"), (b"a\\b", "is not a path inside the package")):
+        odd = package / os.fsdecode(name)
+        odd.touch()
+        done = CliRunner().invoke(command, ["model", "push", str(package), "--tenant", "t", *NOWHERE])
+        assert isinstance(done.exception, EdgebedError), repr(done.exception)
+        assert said in str(done.exception)
+        odd.unlink()
