@@ -178,7 +178,8 @@ class ModelSlot(_Message, kw_only=True):
 
     `digest` is the package that runs, empty for that of the config; `offered` the one that was offered, in
     its `attempt`. `results` of the `of` good results on real input that it needs came so far. `why` is the
-    reason for `refused` and `rolled-back`, and what holds back a version that is `waiting`.
+    reason for `refused` and `rolled-back`, and what holds back a version that is `waiting`. `ran` is what its
+    runs gave that were judged, in shadow or in the slot, since the agent started.
     """
 
     state: SlotState
@@ -191,6 +192,7 @@ class ModelSlot(_Message, kw_only=True):
     why: Text = ""
     code: Code = ""
     args: Args = {}
+    ran: Arm | UnsetType = UNSET
 
 
 class ModelState(_Message, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from agent.pipeline.agreement import Tally
 from agent.pipeline.model_runner import Answer, Inference
 from agent.slots.slot_state import Confirm
 from wire.messages import Quality
@@ -32,6 +33,7 @@ class Gates:
 
     def __init__(self, confirm: Confirm, p99_ms: float, drift: Drift = input_drift) -> None:
         self.good = 0
+        self.ran = Tally()  # all that was judged
         self._confirm = confirm
         self._p99_ms = p99_ms
         self._drift = drift
@@ -47,6 +49,7 @@ class Gates:
     def confirm(self) -> None:
         """From now on the newest answers count."""
         self._confirmed = True
+        self._all = _Tally()  # those of the trial would hide half of the newest that are bad
 
     def add(self, answer: Answer) -> Reason:
         """Take one answer."""
@@ -61,6 +64,9 @@ class Gates:
             self.good += 1
             one.slow = int(0 < self._p99_ms < inference.result.infer_ms)
         one.all = 1
+        self.ran.failed += one.failed
+        if inference is not None:
+            self.ran.add(inference.result)
         if self._confirmed:
             if len(self._newest) == self._newest.maxlen:
                 self._all.take(self._newest[0], -1)

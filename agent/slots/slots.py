@@ -70,6 +70,7 @@ class _Live:
     gates: Gates | None = None  # of what runs, from its swap on
     shadow: Gates | None = None
     judged: ModelRunner | None = None  # whose answers `gates` gets
+    seen: Gates | None = None  # the newest of the version that was offered last, also after its end
     until_s: float = 0.0  # the soak ends
     held: tuple[str, float] = ("", 0.0)
     task: asyncio.Task[None] | None = None
@@ -168,7 +169,7 @@ class Slots:
                 await asyncio.to_thread(self.store.keep_slot, slot, after)
             except OSError as error:
                 return _disk(error)
-            live.kept, live.unsaved = after, False
+            live.kept, live.unsaved, live.seen = after, False, None
         log.info("model %s: version %s is offered (attempt %d)", slot, digest[:12], attempt)
         self._act(slot, actions)
         return NO_REASON
@@ -195,6 +196,7 @@ class Slots:
         kept = self._counting(slot)
         what, held_s = live.held
         gates = live.gates if kept.state in ("unconfirmed", "confirmed") else live.shadow
+        seen = live.seen or gates
         reason = (
             because(f"held back: {what}", "slot-held", what=what, seconds=round(held_s)) if what else None
         )
@@ -211,6 +213,7 @@ class Slots:
             why=reason.why[:2_000],
             code=reason.code,
             args=reason.fields()["args"],
+            ran=UNSET if seen is None or not kept.candidate else seen.ran.shown(),
         )
 
     # -- the state -----------------------------------------------------------------------------------------
@@ -346,7 +349,7 @@ class Slots:
         live = self._live[name]
         confirm = replace(live.kept.confirm, results=live.kept.confirm.shadow)
         made = await self._candidate(name, live.kept.candidate, shadow=True)
-        gates = live.shadow = Gates(confirm, _limit_ms(confirm, made))
+        gates = live.shadow = live.seen = Gates(confirm, _limit_ms(confirm, made))
         sick: list[Reason] = []
 
         def watch(answer: Answer) -> None:
@@ -426,7 +429,7 @@ class Slots:
         live.judged = runner
         if live.gates is None:
             confirm = live.kept.confirm
-            live.gates = Gates(confirm, _limit_ms(confirm, runner), self.drift)
+            live.gates = live.seen = Gates(confirm, _limit_ms(confirm, runner), self.drift)
             if live.kept.state == "confirmed":
                 live.gates.confirm()
         runner.watch = partial(self._answered, name, live.gates)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import functools
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct
@@ -20,15 +23,17 @@ from collector.rights.user import Action, User, may
 from collector.rollout import engine
 from collector.rollout.driver import Rollouts
 from collector.rollout.engine import NotNow, Rollout
+from collector.rollout.gates import slot_of, stage_gates
 from collector.rollout.packages import Kept, Packages
-from collector.rollout.records import SlotBusy
+from collector.rollout.records import MAX_KEPT, SlotBusy
 from collector.state.audit import AuditEntry
 from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
 from collector.web.models import TenantRule
-from collector.web.parameters import unknown
+from collector.web.parameters import number, unknown
 from collector.web.rules import FILTERED, Ruled, user_of
 from wire.clock import Clock
+from wire.messages import ModelSlot, ModelState
 from wire.model_offer import Confirm
 from wire.topics import ID
 
@@ -70,17 +75,27 @@ class RolloutRoutes:
         ]
 
     async def newest(self, request: Request) -> Response:
-        """The newest rollouts, the newest first, each with the nodes that who asks may see."""
-        user = user_of(request)
-        found = await asyncio.to_thread(self._rollouts.records.newest)
-        shown = [each for one in found if (each := self._shown(one, user)) is not None]
-        return json_answer({"rollouts": shown})
+        """The newest rollouts, the newest first, each with the counts of the nodes that who asks may see."""
+        limit, sees = number(request, "limit", 100, 1, MAX_KEPT), self._sight(user_of(request))
+
+        def shown() -> list[dict[str, Any]]:
+            found = self._rollouts.records.newest(limit)
+            return [_head(one, seen) for one in found if (seen := list(filter(sees, one.devices)))]
+
+        return json_answer({"rollouts": await asyncio.to_thread(shown)})
 
     async def show(self, request: Request) -> Response:
-        """One rollout."""
+        """One rollout; `state`, `from` and `limit` choose some of its nodes."""
         tenant, identity = request.path_params["tenant"], request.path_params["id"]
+        state, states = request.query_params.get("state", ""), get_args(engine.DeviceState)
+        if state and state not in states:
+            raise HTTPException(400, unknown("state", state, states))
+        part = _Part(
+            state, number(request, "from", 0, 0, MAX_NODES), number(request, "limit", MAX_NODES, 1, MAX_NODES)
+        )
         found = await asyncio.to_thread(self._rollouts.records.get, tenant, identity)
-        shown = None if found is None else self._shown(found, user_of(request))
+        user = user_of(request)
+        shown = None if found is None else await asyncio.to_thread(self._shown, found, user, part)
         if shown is None:
             raise _no_rollout()
         return json_answer(shown)
@@ -172,20 +187,30 @@ class RolloutRoutes:
         birth = self._fleet.birth(node)
         return self._fleet.model(node, slot) is not None or (birth is not None and slot in birth.models)
 
-    def _shown(self, rollout: Rollout, user: User) -> dict[str, Any] | None:
-        """A rollout with the nodes that a user may see; None without any of them."""
-        devices = [
-            {"node": node, **_plain(device), "now": self._evidence(node, rollout.slot)}
-            for node, device in rollout.devices.items()
-            if user.kind != "node" and may(user, Action.VIEW, node)
-        ]
-        if not devices:
-            return None
-        return {**_plain(rollout), "is_open": rollout.is_open, "devices": devices}
+    def _sight(self, user: User) -> Callable[[str], bool]:
+        """Whether a user may see a node of a rollout."""
+        return functools.cache(lambda node: user.kind != "node" and may(user, Action.VIEW, node))
 
-    def _evidence(self, node: str, slot: str) -> dict[str, Any] | None:
+    def _shown(self, rollout: Rollout, user: User, part: _Part | None = None) -> dict[str, Any] | None:
+        """A rollout with the nodes that a user may see, or a part of them; None without any of them."""
+        seen = list(filter(self._sight(user), rollout.devices))
+        if not seen:
+            return None
+        part = part or _Part()
+        models = {node: self._fleet.model(node, rollout.slot) for node in seen}
+        slots = {node: slot_in(model) for node, model in models.items()}
+        chosen = [node for node in seen if part.state in ("", rollout.devices[node].state)]
+        devices = []
+        for node in chosen[part.first : part.first + part.limit]:
+            device = rollout.devices[node]
+            of_version = slot_of(rollout, device, slots[node])
+            shown = {**_plain(device), "slot": None if of_version is None else _plain(of_version)}
+            devices.append({"node": node, **shown, "now": self._evidence(node, models[node])})
+        gates = [_plain(one) for one in stage_gates(rollout, slots, self._clock.now_ms())]
+        return {**_head(rollout, seen), "gates": gates, "total": len(chosen), "devices": devices}
+
+    def _evidence(self, node: str, model: ModelState | None) -> dict[str, Any] | None:
         """What runs in the slot of a node now, and how it got there."""
-        model = self._fleet.model(node, slot)
         if model is None:
             return None
         return {
@@ -220,6 +245,27 @@ def _named(model: str, tenant: str, kept: list[Kept]) -> Kept:
 
 def _no_rollout() -> HTTPException:
     return HTTPException(404, "there is no such rollout: `edgebed rollout ls` lists them")
+
+
+def slot_in(model: ModelState | None) -> ModelSlot | None:
+    """The slot in what a node reports; None where nothing was ever offered."""
+    return None if model is None or model.slot is UNSET else model.slot
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some of the nodes of a rollout."""
+
+    state: str = ""
+    first: int = 0
+    limit: int = MAX_NODES
+
+
+def _head(rollout: Rollout, seen: list[str]) -> dict[str, Any]:
+    """A rollout without its nodes, with the states of those that are seen."""
+    counts = Counter(rollout.devices[node].state for node in seen)
+    alone = _plain(msgspec.structs.replace(rollout, devices={}))
+    return {**alone, "is_open": rollout.is_open, "counts": counts, "devices": []}
 
 
 def _plain(value: Struct) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from wire.topics import ID
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([smhd]?)")
 _LONGEST_S = 2_592_000
+_ALL = {"limit": "500"}
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -71,7 +72,7 @@ def start(
 @_options
 def ls(url: str, token_file: Path | None, as_json: bool) -> None:
     """List the newest rollouts."""
-    found = CollectorApi(url, token_file).ask("rollouts")["rollouts"]
+    found = CollectorApi(url, token_file).ask("rollouts", _ALL)["rollouts"]
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -111,7 +112,9 @@ def _found(api: CollectorApi, identity: str) -> str:
     Raises:
         EdgebedError: none does, or several do.
     """
-    found = [one for one in api.ask("rollouts")["rollouts"] if identity and one["id"].startswith(identity)]
+    found = [
+        one for one in api.ask("rollouts", _ALL)["rollouts"] if identity and one["id"].startswith(identity)
+    ]
     if len(found) != 1:
         shown = printable(identity, 40)
         raise EdgebedError(f"{len(found)} rollouts begin with {shown}: `edgebed rollout ls` lists them")
@@ -149,8 +152,7 @@ def _confirm(text: str) -> dict[str, Any]:
 
 
 def _head(one: dict[str, Any]) -> str:
-    states = [device["state"] for device in one["devices"]]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    counts = ", ".join(f"{count} {state}" for state, count in one["counts"].items())
     stage = f"stage {one['stage'] + 1} of {len(one['stages'])}"
     return printable(f"{one['id']}  {one['ref']} in {one['slot']}: {one['state']}, {stage}: {counts}", 500)
 
@@ -163,11 +165,17 @@ def _print(one: dict[str, Any], as_json: bool, evidence: bool = False) -> None:
     if one["why"]:
         click.echo(printable(f"  {one['why']}", 2_000))
     for device in one["devices"]:
-        slot = device["slot"] or (device["now"] or {}).get("slot") or {}
         why = f": {device['why']}" if device["why"] else ""
         line = f"  {device['node']}: {device['state']}{' (offline)' if device['offline'] else ''}{why}"
-        if evidence:
-            digest = slot.get("digest", "")[:12] or "that of its config"
-            of = f"{slot.get('results', 0)} of {slot.get('of', 0)} results"
-            line += f"; runs {digest}, {of}, signed by {device['signed_by'] or 'no trusted key'}"
-        click.echo(printable(line, 2_000))
+        click.echo(printable(line + (_evidence(device) if evidence else ""), 2_000))
+
+
+def _evidence(device: dict[str, Any]) -> str:
+    """What a node runs, what the version gave there, and who signed it."""
+    now, slot = device["now"] or {}, device["slot"] or {}
+    runs, ran = (now.get("slot") or {}).get("digest", ""), slot.get("ran") or {}
+    parts = [f"runs {now.get('ref', 'nothing that is known')}, {runs[:12] or 'that of its config'}"]
+    parts.append(f"{slot.get('results', 0)} of {slot.get('of', 0)} results")
+    if count := ran.get("n", 0):
+        parts.append(f"NaN {ran.get('nan', 0) / count:.3%} of {count:,}, p99 {ran.get('p99_ms', 0):g} ms")
+    return f"; {', '.join(parts)}; signed by {device['signed_by'] or 'no trusted key'}"

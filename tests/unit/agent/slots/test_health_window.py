@@ -72,6 +72,24 @@ def test_a_bad_moment_now_and_then_ends_no_confirmed_version() -> None:
     assert first(gates, [answer(ms=99)] * 100)[1] == "slot-slow"
 
 
+def test_the_trial_does_not_hide_a_confirmed_version_that_is_slow() -> None:
+    """100 good results of the trial, then only slow ones: half of the newest 100 is enough."""
+    gates = Gates(Confirm(), 50.0)
+    assert first(gates, [answer()] * 100) == (0, "")
+    gates.confirm()
+    assert first(gates, [answer(ms=99)] * 100) == (51, "slot-slow")
+
+
+def test_what_was_judged_is_counted() -> None:
+    """NaN on flagged input is not judged; p99 is of the results alone."""
+    gates = Gates(Confirm(nan=1, errors=1), 0.0)
+    answers = [answer(ms=ms) for ms in range(1, 98)] + [answer(nan=True, ms=1)] * 3 + [FAILED]
+    assert first(gates, [*answers, answer(nan=True, quality=Quality.UNCERTAIN, ms=999)]) == (0, "")
+    gates.confirm()
+    shown = gates.ran.shown()
+    assert (shown.n, shown.nan, shown.failed, shown.p99_ms) == (100, 3, 1, 96.0)
+
+
 def test_what_a_watch_of_drift_finds_counts() -> None:
     seen: list[float] = []
 

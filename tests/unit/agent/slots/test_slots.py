@@ -134,6 +134,8 @@ async def test_a_version_with_enough_good_results_is_confirmed_and_stays(site: S
         found = await agent.offer(digest)
         assert (found.state, found.digest, found.offered, found.attempt) == ("confirmed", digest, digest, 1)
         assert found.results >= found.of == 5
+        assert found.ran is not UNSET
+        assert (found.ran.n >= 5, found.ran.nan, found.ran.p99_ms > 0) == (True, 0, True)
         await agent.works("one")
         assert agent.app.pipeline.runners["m"].counters["dropped"] == dropped
         birth = agent.app.description.birth()
@@ -181,6 +183,8 @@ async def test_a_bad_version_leaves_the_one_before(site: Site, bad: str) -> None
         await agent.works("base")
         found = await agent.offer(digest, confirm=Confirm(results=5_000, soak_s=60))
         assert (found.state, found.code) == (state, code)
+        ran = [] if found.ran is UNSET else [found.ran.nan]
+        assert (ran and ran[0] > 5) == (code == "slot-nan" or []), "what undid it is kept"
         await agent.works("base")
         assert agent.report().digest == ""
         assert agent.app.pipeline.candidates == agent.app.pipeline.spare == {}

@@ -20,25 +20,25 @@ from tests.polling import until
 from tests.unit.collector.rollout.test_packages import push
 from tests.unit.collector.web.serving import Get, serving
 from wire.codec import encode
-from wire.messages import AgentInfo, Birth, ModelRef, ModelState, Status
+from wire.messages import AgentInfo, Arm, Birth, ModelRef, ModelSlot, ModelState, Status
 
 NODES = ("acme/trial/hall/a", "acme/trial/hall/b", "acme/other/hall/c")
 START = {"model": "m@1.0.0", "slot": "s", "nodes": "acme/*", "confirm": {"results": 5}}
 
 
-async def fill(collector: Collector) -> None:
-    """Have three nodes with the slot; the last one is offline."""
-    now = collector.clock.now_ms()
+async def fill(collector: Collector, models: dict[str, ModelState] | None = None) -> None:
+    """Have three nodes with the slot, with a model of each or the same; the last one is offline."""
+    now, base = collector.clock.now_ms(), ModelState(state="ok", name="base", ver="1")
     for node in NODES:
         state: Any = "offline" if node == NODES[2] else "online"
-        models = {"s": ModelState(state="ok", name="base", ver="1")}
+        mine = {"s": (models or {}).get(node, base)}
         birth = Birth(
             ts=now, boot="deadbeef", sess=1, ep="00112233aabbccdd", agent=AgentInfo(ver="1"),
             models={"s": ModelRef(name="base", ver="1", sha256="0" * 64)},
         )  # fmt: skip
         bodies = {
             "birth": birth,
-            "status": Status(state=state, ts=now, boot="deadbeef", sess=1, models=models),
+            "status": Status(state=state, ts=now, boot="deadbeef", sess=1, models=mine),
         }
         for tail, body in bodies.items():
             collector.ingest.receive(Received(f"tb1/{node}/{tail}", encode(body), now, False, None))
@@ -119,3 +119,41 @@ async def test_a_part_of_a_tenant_is_its_own(tmp_path: Path) -> None:
         assert [one["node"] for one in seen["devices"]] == list(NODES[:2])
         assert (await get(f"{path}/abort", "POST", {}, **part)).status == 403
         assert (await start(get, tokens["part"]))[0] == 409
+
+
+async def test_gates_and_evidence_of_what_a_user_sees(tmp_path: Path) -> None:
+    digest = push(Packages(tmp_path / "store", 10_000))
+    slots = {
+        node: ModelSlot(
+            state="unconfirmed", digest=digest, offered=digest, attempt=1, results=number, of=5,
+            ran=Arm(n=200, nan=number, failed=1, p99_ms=float(number)),
+        )
+        for number, node in enumerate(NODES, 1)
+    }  # fmt: skip
+    models = {node: ModelState(state="ok", name="m", ver="1", slot=slot) for node, slot in slots.items()}
+    async with serving(tmp_path) as (collector, get):
+        await fill(collector, models)
+        path = f"/api/v1/rollouts/acme/{(await start(get))[1]['id']}"
+        whole = (await get(path)).json()
+        assert [one["nodes"] for one in whole["gates"]] == [1, 2]
+        assert [one["results"] for one in whole["gates"]] == [1, 2], "the fewest"
+        assert [one["nan"] for one in whole["gates"]] == [0.005, 0.015], "the largest"
+        assert [one["p99_ms"] for one in whole["gates"]] == [1.0, 3.0]
+        assert (whole["counts"], whole["total"]) == ({"waiting": 3}, 3)
+        assert whole["devices"][1]["slot"]["ran"]["nan"] == 2
+        (head,) = (await get("/api/v1/rollouts")).json()["rollouts"]
+        assert (head["counts"], head["devices"], "gates" in head) == ({"waiting": 3}, [], False)
+        part = (await get(f"{path}?from=1&limit=1&state=waiting")).json()
+        assert ([one["node"] for one in part["devices"]], part["total"]) == ([NODES[1]], 3)
+        none = (await get(f"{path}?state=failed")).json()
+        assert (none["devices"], none["total"], none["counts"]) == ([], 0, {"waiting": 3})
+        for wrong in ("state=x", "from=-1", "limit=0", "limit=999999"):
+            assert (await get(f"{path}?{wrong}")).status == 400, wrong
+        assert (await get("/api/v1/rollouts?limit=0")).status == 400
+        accounts = collector.directory.accounts
+        accounts.add("part", hashed("a password of kim"), Grant("viewer", ("acme/trial/*",)))
+        token = accounts.add_token("part", "", Grant("viewer", ("acme/trial/*",)), 1)[1]
+        collector.directory.refresh()
+        seen = (await get(path, Authorization=f"Bearer {token}")).json()
+        assert [(one["nodes"], one["p99_ms"]) for one in seen["gates"]] == [(1, 1.0), (1, 2.0)]
+        assert seen["counts"] == {"waiting": 2}
