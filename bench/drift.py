@@ -3,12 +3,14 @@
     python -m bench.drift
 
 The input is that of the package joint-anomaly: simulated robots, each seed another robot. The reference is
-made of some, the alarms are counted on others. Prints the tables of bench/results.md.
+made of some, the alarms are counted on others. What the watch costs is compared with the runs of the model.
+Prints the tables of bench/results.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,12 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.inference.package import load_package
 from agent.inference.reference import Reference, make
+from agent.inference.session import Model
 from agent.pipeline.input_watch import InputWatch
 from agent.pipeline.windows import Window
 from simulators.plants.cobot import RATE_HZ, SIGNALS, Cobot
 from wire.clock import NS_PER_S
 from wire.messages import Quality
+from wire.shipped import folder
 
 HOP, SPAN_S, WINDOW_S = 25, 1_200, 60.0
 Rows = NDArray[Any]
@@ -49,6 +54,28 @@ def main() -> None:
         alarms = [watched(found, change(robot(seed))) for seed in held_out[:40]]
         late = [each.index(True) + 1 for each in alarms if any(each)]
         print(f"| {name} | {len(late)} of {len(alarms)} | {np.median(late) if late else '-'} |")
+    print(f"\nCPU time of the watch beside that of the model's runs: {cost(found):.1%}")
+
+
+def cost(found: Reference) -> float:
+    """The CPU time of the watch as a share of that of the runs, the least of rounds that alternate."""
+    model = Model(load_package(folder("models") / "joint-anomaly"))
+    length, rows = 100, robot(1_003).astype(np.float32)
+    ends = range(length, len(rows), HOP)
+    windows = [(Window(rows[end - length : end], Quality.GOOD, end), _at_ns(end)) for end in ends]
+    spent: list[list[float]] = [[], []]
+    for _ in range(9):
+        watch = InputWatch(found, SIGNALS, Counter())
+        begin_s = time.process_time()
+        for window, at_ns in windows:
+            watch.came += HOP
+            watch.window(at_ns, window)
+        spent[0].append(time.process_time() - begin_s)
+        begin_s = time.process_time()
+        for window, _ in windows:
+            model.run_window(window.rows)
+        spent[1].append(time.process_time() - begin_s)
+    return min(spent[0]) / min(spent[1])
 
 
 def robot(seed: int) -> Rows:
@@ -59,7 +86,11 @@ def robot(seed: int) -> Rows:
 def pieces(rows: Rows) -> Iterator[tuple[int, Rows]]:
     """The rows as the windows of the model bring them, with their times."""
     for end in range(HOP, len(rows) + 1, HOP):
-        yield round(end / RATE_HZ * NS_PER_S), rows[end - HOP : end].astype(np.float32)
+        yield _at_ns(end), rows[end - HOP : end].astype(np.float32)
+
+
+def _at_ns(end: int) -> int:
+    return round(end / RATE_HZ * NS_PER_S)
 
 
 def reference(seeds: range) -> Reference:

@@ -25,6 +25,7 @@ LEAST_WINDOWS = 8  # fewer have no range worth the name
 PICTURE = ("brightness", "contrast", "sharpness", "dark", "bright")  # the features of a picture
 _BINS, _MOST_EDGES = 10, 31
 _STATISTICS = 4  # beside the bins: mean, standard deviation, smallest, largest
+_MOST_NARROW = 65_535  # rows that a count of 16 bits takes
 
 Array = NDArray[np.float64]
 _Number = Annotated[float, Meta(ge=-1e30, le=1e30)]  # not NaN
@@ -105,25 +106,34 @@ class Summary:
 
     def __init__(self, bins: Sequence[Sequence[float]]) -> None:
         widest = max(map(len, bins))
-        self._edges = np.array([[*each, *[np.inf] * (widest - len(each))] for each in bins])
-        self._shape = len(bins), widest + 1
-        self.counts = np.zeros(self._shape, np.int64)
+        self._edges = np.array([[*each, *[np.inf] * (widest - len(each))] for each in bins])[:, :, None]
+        short = self._edges.astype(np.float32)
+        # of numbers of 32 bits the same ones are at or above the edge as at or above its 64 bits
+        self._short_edges = np.where(short < self._edges, np.nextafter(short, np.float32(np.inf)), short)
+        self.counts = np.zeros((len(bins), widest + 1), np.int64)
         self.n = 0
         self.mean, self.m2 = np.zeros(len(bins)), np.zeros(len(bins))
         self.low, self.high = np.full(len(bins), np.inf), np.full(len(bins), -np.inf)
 
     def add(self, rows: NDArray[Any]) -> None:
         """Take rows [n, features] of finite numbers."""
-        rows = rows.astype(np.float64)
-        if not len(rows):
+        if not (n := len(rows)):
             return
-        at = (rows[:, :, None] >= self._edges).sum(2) + np.arange(self._shape[0]) * self._shape[1]
-        self.counts += np.bincount(at.ravel(), minlength=self.counts.size).reshape(self._shape)
+        each = np.ascontiguousarray(rows.T)  # what follows goes over one feature after another
+        edges = self._short_edges if rows.dtype == np.float32 else self._edges
+        reached = (each[:, None, :] >= edges).view(np.uint8)
+        # the narrow sum takes a third of the time
+        above = reached.sum(2, dtype=np.uint16 if n <= _MOST_NARROW else np.int64).astype(np.int64)
+        self.counts[:, 0] += n
+        self.counts[:, :-1] -= above
+        self.counts[:, 1:] += above
+        numbers = each.astype(np.float64)
         with _infinite():
-            mean = rows.mean(0)
-            m2 = ((rows - mean) ** 2).sum(0)
-        self._pool(len(rows), mean, m2)
-        self.low, self.high = np.minimum(self.low, rows.min(0)), np.maximum(self.high, rows.max(0))
+            mean = numbers.mean(1)
+            numbers -= mean[:, None]
+            m2 = np.einsum("ij,ij->i", numbers, numbers)
+        self._pool(n, mean, m2)
+        self.low, self.high = np.minimum(self.low, each.min(1)), np.maximum(self.high, each.max(1))
 
     def merge(self, other: Summary) -> None:
         """Take the rows of another summary with the same bins."""

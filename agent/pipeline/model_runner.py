@@ -293,7 +293,6 @@ class ModelRunner:
                 self.counters["before_gate"] += 1
             return None
         window = None
-        self._look_at(reading)
         if self._windows is not None:
             if (watched := self._no_result) is not None:
                 watched.rows += 1
@@ -308,18 +307,24 @@ class ModelRunner:
                         self.settings.input,
                     )
                 return None
-            if self._input is not None and (due := self._input.window(reading.at_ns, window)) is not None:
-                self._summarise(due)
+            if (looks := self._input) is not None and watched is not None:
+                looks.came, looks.flagged = watched.rows, self._windows.flagged
+                self._summarise(looks.window(reading.at_ns, window))
             self._seen += 1
             nth = self._seen - 1
         else:
             nth = reading.index
+            self._look_at(reading)
         self.warmed = True
         if self.mode == "warm" or nth % self.settings.every or self._is_fenced():
             return None
         other = None if self.shadow is None else self.shadow.next()
         stamp = self._host.stamp(reading.at_ns)
-        self._jobs.append(_Job(reading, window, stamp, self.mode == "live", other=other))
+        return self._put(_Job(reading, window, stamp, self.mode == "live", other=other))
+
+    def _put(self, job: _Job) -> Awaitable[None] | None:
+        """Let a job wait; returns what a source that can wait must await."""
+        self._jobs.append(job)
         self._hand_on()
         if len(self._jobs) <= self._limit:
             return None
@@ -360,17 +365,14 @@ class ModelRunner:
         return self._room
 
     def _look_at(self, reading: Reading) -> None:
-        """Look at the quality of one reading and at its picture."""
-        if self._input is None:
-            return
-        self._input.row(flagged=reading.quality is not Quality.GOOD)
-        if reading.picture is not None:
-            due = self._input.picture(reading.at_ns, reading.picture)
-            if due is not None:
-                self._summarise(due)
+        """Look at a picture and its quality."""
+        if (looks := self._input) is not None and reading.picture is not None:
+            looks.came += 1
+            looks.flagged += reading.quality is not Quality.GOOD
+            self._summarise(looks.picture(reading.at_ns, reading.picture))
 
-    def _summarise(self, due: InputSummary) -> None:
-        if self.mode == "live":  # a version that is tried beside it sees the same
+    def _summarise(self, due: InputSummary | None) -> None:
+        if due is not None and self.mode == "live":  # a version that is tried beside it sees the same
             self._host.summarised(self, due)
 
     @property
@@ -446,6 +448,8 @@ class ModelRunner:
                 other.wide,
             )
         ):
+            if old._windows is not None and self._windows is not None:
+                old._windows.flagged = self._windows.flagged
             self._windows, self._seen = old._windows, old._seen
         self.mode, self.held = "live", True
         self.counters = Counter()  # without what it counted beside the other

@@ -48,7 +48,7 @@ class Windows:
     rate by `Resampler`, which is `HALF_WIDTH` rows behind; a missing row is only counted there. `filled`
     counts both. Anything longer is a gap: the window starts again (`gaps`). A window with a missing value
     (`incomplete`), or whose rows came at another rate (`wrong_rate`), is not made. Signals of type `bool` are
-    not interpolated. A `wide` window has numbers of 64 bits.
+    not interpolated. A `wide` window has numbers of 64 bits. `flagged` counts rows that were not good.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Windows:
         self._last_ns: int | None = None
         self._last: NDArray[Any] = np.full(len(signals), np.nan, dtype=self._type)
         self._doubt_ns = -1  # time of the newest row that was flagged or filled
+        self.flagged = 0
 
     def add(self, at_ns: int, values: Mapping[str, Value], quality: Quality = Quality.GOOD) -> Window | None:
         """Take one row; returns the window that it completes, or None."""
@@ -99,6 +100,7 @@ class Windows:
             window = self._fill(at_ns - step_ns // 2, row)
         if quality or self._clock.bursts:
             self._doubt_ns = at_ns
+            self.flagged += bool(quality)
         if self._resampler is None:
             due = self._put(at_ns, row, self._clock.smooth_ns)
         else:

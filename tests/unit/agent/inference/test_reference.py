@@ -120,6 +120,31 @@ def test_merged_summaries_are_those_of_all_rows() -> None:
     assert len(whole.numbers(1, 1)) == 5 + 2
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("many", [1, 2, 63, 70_000])
+def test_a_summary_is_that_of_numpy_feature_by_feature(kind: Any, many: int) -> None:
+    """Numbers on an edge, beside it, and of any size; 0.1 is between two numbers of 32 bits."""
+    edges = [[-1e30, -0.1, 0.1, 0.3, 16_777_217.0], [0.0], [], [1e-42, 0.7, 1e30]]
+    beside = [one for each in edges for edge in each for one in (np.float32(edge), edge)]
+    beside += [
+        np.nextafter(np.float32(edge), np.float32(way)) for edge in beside for way in (-np.inf, np.inf)
+    ]
+    rng = np.random.default_rng(many)
+    rows = np.where(rng.random((many, 4)) < 0.5, rng.choice(beside, (many, 4)), rng.normal(0, 1, (many, 4)))
+    rows = rows.astype(kind)
+    summary = Summary(edges)
+    summary.add(rows)
+    for at, bins in enumerate(edges):
+        column = rows[:, at].astype(np.float64)
+        counts = np.bincount(np.digitize(column, bins), minlength=len(bins) + 1)
+        assert summary.counts[at, : len(bins) + 1].tolist() == counts.tolist()
+        assert (summary.low[at], summary.high[at]) == (column.min(), column.max())
+        assert summary.mean[at] == pytest.approx(column.mean(), rel=1e-12, abs=1e-12 * np.abs(column).max())
+        assert summary.m2[at] == pytest.approx(((column - column.mean()) ** 2).sum(), rel=1e-9)
+    assert summary.n == many
+    assert summary.counts.sum(1).tolist() == [many] * 4
+
+
 def test_the_range_has_every_window_of_the_reference() -> None:
     rows = RNG.normal(5, 2, (2_000, 2))
     found = make(["a", "b"], 10, [[(at * NS_PER_S // 10, row[None, :]) for at, row in enumerate(rows)]])

@@ -49,8 +49,7 @@ class Watched:
         for _, piece in pieces(rows):
             self._at_ns += round(HOP / RATE_HZ * NS_PER_S)
             self._end += HOP
-            for _ in range(HOP):
-                self.watch.row(flagged=False)
+            self.watch.came += HOP
             self._keep(self.watch.window(self._at_ns, Window(piece, Quality.GOOD, self._end)))
         return self.watch.reason.code
 
@@ -146,7 +145,7 @@ def test_the_summary_is_sent_each_hour_and_fits_a_message() -> None:
     watch, sent = InputWatch(found, names, Counter()), []
     for at in range(7_300):
         window = Window(rows[at % 400][None, :].astype(np.float32), Quality.GOOD, at)
-        watch.row(flagged=at % 2 == 0)
+        watch.came, watch.flagged = watch.came + 1, watch.flagged + (at % 2 == 0)
         sent.append(watch.window(at * NS_PER_S, window))
     summaries = [each for each in sent if each is not None]
     assert [each.at_ns // NS_PER_S for each in summaries] == [3_600, 7_200]
@@ -155,6 +154,29 @@ def test_the_summary_is_sent_each_hour_and_fits_a_message() -> None:
     assert detail["left_out"] + len(detail["features"]) == 1_024
     assert detail["rows"] == 3_600
     assert detail["flagged"] == pytest.approx(0.5, abs=0.001)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("many", [1, HOP, 700])
+def test_what_is_sent_is_that_of_all_rows_however_they_come(
+    reference: Reference, kind: Any, many: int
+) -> None:
+    """Windows of any size and overlap, more rows than are kept, and features in another order."""
+    names = list(reversed(SIGNALS))
+    rows = (robot(1_003, 240)[:, ::-1] * 2).astype(kind)  # that drifts, so it is sent after two windows
+    watch, sent = InputWatch(reference, names, Counter()), []
+    for end in range(many, len(rows) + 1, many):
+        window = Window(rows[max(0, end - many - 10) : end], Quality.GOOD, end)
+        sent.append(watch.window(round((end - many) / RATE_HZ * NS_PER_S), window))
+    summary = next(each for each in sent if each is not None)
+    seen = rows[: summary.detail["rows"]].astype(np.float64)
+    assert len(seen) > 100 * RATE_HZ
+    for at, name in enumerate(names):
+        column, bins = seen[:, at], reference.features[name].bins
+        numbers = [column.mean(), ((column - column.mean()) ** 2).sum(), column.min(), column.max()]
+        counts = np.bincount(np.digitize(column, bins), minlength=len(bins) + 1)
+        expected = [len(seen), *(float(f"{number:.6g}") for number in numbers), *counts.tolist()]
+        assert summary.detail["features"][name] == expected, name
 
 
 def test_numbers_near_the_largest_end_nothing() -> None:
