@@ -20,6 +20,7 @@ from agent.inference.decoders import ModelError
 from agent.inference.decoders.base import Quantity
 from agent.inference.inputs import FrameInput, Input, Key, WindowInput, WindowPart
 from agent.inference.model_card import CardMetric, ModelCard
+from agent.inference.scene_options import LineConfig, TrackConfig, ZoneConfig
 from wire import config
 from wire.config import Marks, Mistake
 from wire.errors import ConfigError
@@ -244,6 +245,7 @@ def _check_output(page: _Page, marks: Marks, folder: Path, parts: dict[str, Any]
         yield ("output", "labels_file"), str(error)
     else:
         yield from _check_names(found)
+        yield from ((("output", *path), why) for path, why in decoder.mistakes(found))
     parts["decoder"] = word
 
 
@@ -316,6 +318,9 @@ def documented() -> list[ManifestKey]:
     for word in decoders.BUILT_IN:
         found += _keys(decoders.load(word).Options, f"output ({word}).")
     found += _keys(Quantity, "output (regression).fields.*.")
+    scene: dict[str, type[Struct]] = {"track": TrackConfig, "zones.*": ZoneConfig, "lines.*": LineConfig}
+    for key, part in scene.items():
+        found += _keys(part, f"output (detection).{key}.")
     return found
 
 

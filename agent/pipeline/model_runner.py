@@ -263,8 +263,8 @@ class ModelRunner:
             self._windows = Windows(spec, self._stream, self.counters, wide=found.wide)
             span_s = (spec.length + spec.hop * self.settings.every + 2 * HALF_WIDTH) / spec.rate_hz
             self._no_result = NoResult(spec.rate_hz, span_s)
-        if Scene.wanted(self.settings):
-            self._scene = Scene(self.settings, found.manifest)
+        if (scene := self.settings.scene(found.manifest.output)).used:
+            self._scene = Scene(scene, found.manifest)
         signals = reference.features(found.manifest.input)
         self._input = InputWatch(found.manifest.reference, signals, self.counters)
         self.manifest, self._model = found.manifest, found

@@ -581,7 +581,7 @@ class Pipeline:
         if self._box_models.get((device, runner.settings.stream)) is runner and runner.manifest is not None:
             seen = replace(
                 privacy.seen_by(inference.by or runner.manifest, inference.every_box),
-                areas=areas(runner.settings),
+                areas=areas(runner.settings.scene(runner.manifest.output)),
             )
             label = inference.label or runner.label
             self._pictures[device, runner.settings.stream].show(reading, seen, label)

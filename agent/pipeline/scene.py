@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.pipeline.settings import LineConfig, SlotConfig, TrackConfig, ZoneConfig
+from agent.inference.scene_options import LineConfig, SceneOptions, TrackConfig, ZoneConfig
+from agent.pipeline.settings import SlotConfig
 from agent.pipeline.tracking import Track, Tracker
 from wire.messages import Area, Box, Field
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from agent.inference.manifest import Manifest
 
 Point = tuple[float, float]
-
-_RESERVED = ("n", "alarm", "frame", "infer_ms")  # fields of a detector's row
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class _Line:
 class Scene:
     """Follows the boxes of one slot; `apply` is called once for each picture, in order."""
 
-    def __init__(self, config: SlotConfig, manifest: Manifest) -> None:
+    def __init__(self, config: SceneOptions, manifest: Manifest) -> None:
         from agent.inference.decoders import slugs  # only agents with models pay for it
 
         self._foot = config.anchor == "foot"
@@ -67,11 +66,6 @@ class Scene:
         self._counted = dict(zip(slugs(options.counted), options.counted, strict=True))
         self._alarms = frozenset(options.alarm)
 
-    @staticmethod
-    def wanted(config: SlotConfig) -> bool:
-        """Whether a slot needs a scene."""
-        return bool(config.track or config.zones or config.lines or config.ignore)
-
     def fields(self) -> dict[str, Field]:
         """The fields that are added to a row: boxes in each zone, and how often each line was crossed."""
         inside = {zone.name: Field(t="i64", unit="1", desc="boxes in the zone") for zone in self._zones}
@@ -83,8 +77,17 @@ class Scene:
         return {**inside, **crossed}
 
     def go_on(self, other: Scene) -> None:
-        """Go on with the tracks, zones and counts of the same slot with another model."""
-        self._tracker, self._zones, self._lines = other._tracker, other._zones, other._lines
+        """Go on with the tracks of the model before, and with its zones and lines that are the same."""
+        if self._tracker is not None and other._tracker is not None:
+            self._tracker.go_on(other._tracker)
+        zones = {each.name: each for each in other._zones}
+        lines = {each.name: each for each in other._lines}
+        for zone in self._zones:
+            if (old := zones.get(zone.name)) is not None and old.config == zone.config:
+                zone.inside = old.inside
+        for line in self._lines:
+            if (before := lines.get(line.name)) is not None and before.config == line.config:
+                line.last, line.crossed = before.last, before.crossed
 
     def apply(self, result: Result, at_ns: int) -> list[Happening]:
         """Leave out what is ignored, number the boxes, and add to the row; returns what has happened."""
@@ -182,9 +185,8 @@ class Scene:
 
 def scene_mismatch(manifest: Manifest, config: SlotConfig) -> str:
     """Why a slot cannot follow what a model with this manifest finds; "" when it can."""
-    from agent.inference.decoders import slugs
-
-    if not Scene.wanted(config):
+    scene = config.scene(manifest.output)
+    if not scene.used:
         return ""
     if config.crops is not None:
         return (
@@ -192,25 +194,16 @@ def scene_mismatch(manifest: Manifest, config: SlotConfig) -> str:
         )
     if manifest.decoder != "detection":
         return f"track, zones, lines and ignore need a detector, not {manifest.name} ({manifest.decoder})"
-    options: Any = manifest.output
-    labels = options.labels
-    names = [*config.zones, *(f"{name}_{way}" for name in config.lines for way in ("in", "out"))]
-    for name in names:
-        if name in _RESERVED or names.count(name) > 1 or name in slugs(options.counted):
-            return f"{name!r} is already a field of the results: name the zone or line differently"
-    parts: dict[str, ZoneConfig | LineConfig] = {**config.zones, **config.lines}
-    for name, part in parts.items():
-        for label in part.labels:
-            if label not in labels:
-                return f"{name}: {label!r} is not a label of {manifest.name}"
+    for path, why in manifest.output.scene_mistakes(scene):
+        return f"{'.'.join(map(str, path))}: {why} (model {manifest.name})"
     return ""
 
 
-def areas(config: SlotConfig) -> list[Area]:
+def areas(scene: SceneOptions) -> list[Area]:
     """The zones and lines of a slot, for who looks at its pictures."""
-    zones = [Area(name=name, kind="zone", points=list(zone.polygon)) for name, zone in config.zones.items()]
+    zones = [Area(name=name, kind="zone", points=list(zone.polygon)) for name, zone in scene.zones.items()]
     lines = [
-        Area(name=name, kind="line", points=[line.start, line.end]) for name, line in config.lines.items()
+        Area(name=name, kind="line", points=[line.start, line.end]) for name, line in scene.lines.items()
     ]
     return zones + lines
 

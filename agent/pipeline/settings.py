@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from adapters.base import Adapter, Options, SharedLine
+from agent.inference.scene_options import Anchor, Ignored, Lines, SceneOptions, Track, Zones
 from wire.clock import Clock
 from wire.messages import Short, Stream
 
+_SCENE = SceneOptions.__struct_fields__
 LEAST_STALL_S = 10.0  # `stall_s` of a device whose options do not say how often it sends
 
 
@@ -70,42 +72,6 @@ class DeviceConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
         | UnsetType
     ) = UNSET
     publish: Annotated[PublishConfig, Meta(description="What of it leaves the machine.")] = PublishConfig()
-
-
-_Share = Annotated[float, Meta(ge=0, le=1)]
-_Place = tuple[_Share, _Share]
-_Polygon = Annotated[
-    tuple[_Place, ...],
-    Meta(min_length=3, max_length=64, description="Corners [x, y] as shares of width and height."),
-]
-_Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,39}$")]
-_Labels = Annotated[tuple[str, ...], Meta(max_length=64, description="Labels that count; if empty, all.")]
-
-
-class TrackConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How boxes are followed from picture to picture."""
-
-    iou: Annotated[
-        float, Meta(gt=0, le=1, description="A box continues a track that it overlaps by at least this.")
-    ] = 0.2
-    start: Annotated[float, Meta(ge=0, le=1, description="A weaker box does not begin a track.")] = 0.0
-    hits: Annotated[int, Meta(ge=1, le=100, description="Pictures until a track gets its number.")] = 2
-    keep_s: Annotated[float, Meta(gt=0, le=60, description="How long a track is kept unseen.")] = 1.0
-
-
-class ZoneConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """An area of the picture."""
-
-    polygon: _Polygon
-    labels: _Labels = ()
-
-
-class LineConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A line across which things are counted; `in` is from the right of its direction to the left."""
-
-    start: Annotated[_Place, Meta(description="[x, y] as shares of the picture's width and height.")]
-    end: Annotated[_Place, Meta(description="[x, y] as shares of the picture's width and height.")]
-    labels: _Labels = ()
 
 
 class CropsConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -204,25 +170,19 @@ class SlotConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     crops: Annotated[
         CropsConfig | None, Meta(description="See what another slot found in a picture, one crop at a time.")
     ] = None
-    track: Annotated[
-        TrackConfig | None, Meta(description="Number what a detector finds, from picture to picture.")
-    ] = None
-    zones: Annotated[
-        dict[_Name, ZoneConfig],
-        Meta(max_length=16, description="Areas whose boxes are counted, by name."),
-    ] = {}
-    lines: Annotated[
-        dict[_Name, LineConfig],
-        Meta(max_length=16, description="Lines whose crossings count, by name."),
-    ] = {}
-    ignore: Annotated[
-        tuple[_Polygon, ...], Meta(max_length=16, description="Areas whose boxes are left out.")
-    ] = ()
-    anchor: Annotated[
-        Literal["foot", "centre"],
-        Meta(description="The point of a box that is in a zone or beside a line."),
-    ] = "foot"
+    # unset: what the manifest of the package says
+    track: Track | UnsetType = UNSET
+    zones: Zones | UnsetType = UNSET
+    lines: Lines | UnsetType = UNSET
+    ignore: Ignored | UnsetType = UNSET
+    anchor: Anchor | UnsetType = UNSET
     shadow: Annotated[ShadowConfig, Meta(description="A second model to compare.")] | UnsetType = UNSET
+
+    def scene(self, output: Any) -> SceneOptions:
+        """What is followed and counted: the slot's keys, or else those of `output` in the manifest."""
+        own = {} if self.crops is not None else {key: getattr(output, key, UNSET) for key in _SCENE}
+        mine = {key: found for key in _SCENE if (found := getattr(self, key)) is not UNSET}
+        return SceneOptions(**{key: found for key, found in (own | mine).items() if found is not UNSET})
 
     @property
     def asked(self) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.pipeline.settings import TrackConfig
+from agent.inference.scene_options import TrackConfig
 from wire.clock import NS_PER_S
 from wire.messages import Box
 
@@ -39,6 +39,10 @@ class Tracker:
         self._config = config
         self.tracks: list[Track] = []
         self._numbers = self._keys = 0
+
+    def go_on(self, other: Tracker) -> None:
+        """Go on with the tracks and numbers of another one."""
+        self.tracks, self._numbers, self._keys = other.tracks, other._numbers, other._keys
 
     def update(self, boxes: Sequence[Box], at_ns: int) -> list[Track | None]:
         """The track of each box of the picture at this time; the boxes get its number."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from agent.inference.inputs import Input
+from wire.config import Mistake
 from wire.errors import EdgebedError
 from wire.messages import Box, Field, Scalar
 from wire.printable import printable
@@ -78,6 +79,11 @@ class Decoder(ABC):
 
     Options: ClassVar[type[Struct]]
     reads_input: ClassVar[bool] = False  # the model's inputs stand before its outputs
+
+    @classmethod
+    def mistakes(cls, options: Any) -> Iterable[Mistake]:  # noqa: ARG003 - for subclasses
+        """Mistakes that the types of the options cannot express: the keys below `output`, and a sentence."""
+        return ()
 
     def attach(self, spec: Input) -> None:  # noqa: B027 - for decoders that need it
         """Take the manifest's input, whose signals and times `fields` may need; called once.

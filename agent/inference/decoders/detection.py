@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -22,6 +22,8 @@ from agent.inference.decoders.base import (
 )
 from agent.inference.decoders.heads import HEADS, Found, Layout
 from agent.inference.decoders.masks import MaskGrid, points_each
+from agent.inference.scene_options import Anchor, Ignored, Lines, SceneOptions, Track, Zones
+from wire.config import Mistake
 from wire.messages import Box, Field, Scalar
 
 _CANDIDATES = 1000  # strongest boxes that suppression compares: limits the cost of a hostile model
@@ -88,16 +90,48 @@ class DetectionOptions(Labelled, frozen=True):
         list[str], Meta(max_length=64, description="Labels that raise an alarm when they are found.")
     ] = []  # noqa: RUF012 - as above
 
+    track: Track = None
+    zones: Zones = {}  # noqa: RUF012 - as above
+    lines: Lines = {}  # noqa: RUF012 - as above
+    ignore: Ignored = ()
+    anchor: Anchor = "foot"
+
     @property
     def counted(self) -> list[str]:
         """The labels whose number is published."""
         return self.count or (self.labels if len(self.labels) <= _COUNTED else [])
+
+    @property
+    def own_fields(self) -> set[str]:
+        """The fields of a row beside the numbers of the counted labels.
+
+        Raises:
+            ModelError: a label or keypoint gives no field name.
+        """
+        own = {"n", "alarm", "infer_ms", "frame"}
+        own |= {f"{name}_{axis}" for name in slugs(self.keypoints) for axis in "xy"}
+        return own | ({f"{name}_area" for name in slugs(self.counted)} if self.masks else set())
+
+    def scene_mistakes(self, scene: SceneOptions) -> Iterable[Mistake]:
+        """What of a scene does not fit the labels and fields."""
+        try:
+            fields = self.own_fields | {*slugs(self.counted)}
+        except ModelError:
+            return ()  # the decoder says why
+        return scene.mistakes(self.labels, fields)
 
 
 class Detection(Decoder):
     """Boxes of one head, mapped back to the frame, and the number of boxes of each label."""
 
     Options = DetectionOptions
+
+    @classmethod
+    def mistakes(cls, options: DetectionOptions) -> Iterable[Mistake]:
+        """Zones and lines that do not fit the labels, or have names of other fields."""
+        return options.scene_mistakes(
+            SceneOptions(**{key: getattr(options, key) for key in SceneOptions.__struct_fields__})
+        )
 
     def __init__(
         self, options: DetectionOptions, outputs: Sequence[Tensor], size: tuple[int, int] | None
@@ -120,12 +154,7 @@ class Detection(Decoder):
         self._alarms = frozenset(options.alarm)
         self._points = slugs(options.keypoints)
         self._nms = options.nms or ("none" if self._head.finished else "class")
-        own = {"n", "alarm", "infer_ms", "frame"} | {
-            f"{name}_{axis}" for name in self._points for axis in "xy"
-        }
-        if options.masks:
-            own |= {f"{name}_area" for name in self._counted.values()}
-        for reserved in own & {*self._counted.values()}:
+        for reserved in options.own_fields & {*self._counted.values()}:
             raise ModelError(f"output.count: label {reserved!r} clashes with a field of that name: rename it")
 
     def fields(self) -> dict[str, Field]:

@@ -207,7 +207,11 @@ models:
         ("zones: {gate: {polygon: [[0, 0], [1, 0], [1, 2]]}}", "", "polygon"),
         ("lines: {gate: {start: [.nan, 0], end: [1, 0]}}", "", "start"),
         ("ignore: [[[0, 0], [1, 0]]]", "", "ignore"),
-        ("lines: {gate: {start: [0, 0], end: [1, 0], labels: [dog]}}", "", "gate: 'dog' is not a label"),
+        (
+            "lines: {gate: {start: [0, 0], end: [1, 0], labels: [dog]}}",
+            "",
+            "gate.labels: 'dog' is not one of the labels",
+        ),
         ("zones: {car: {polygon: [[0, 0], [1, 0], [1, 1]]}}", "", "'car' is already a field"),
         ("", "of: strett", "did you mean 'street'?"),
         ("", "of: light", "'light' is not another slot"),

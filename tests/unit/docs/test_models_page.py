@@ -48,11 +48,11 @@ def test_every_key_is_documented() -> None:
     )
 
 
-@pytest.mark.parametrize("number", range(18))
+@pytest.mark.parametrize("number", range(19))
 def test_the_examples_are_manifests(number: int, tmp_path: Path) -> None:
     """Each YAML block of the page loads, with the placeholder hash of its model."""
     blocks = [part.split("```")[0] for part in PAGE.read_text().split("```yaml\n")[1:]]
-    assert len(blocks) == 18
+    assert len(blocks) == 19
     (tmp_path / "manifest.yaml").write_text(blocks[number])
     (tmp_path / "coco.names").write_text("person\ncar\n")
     (tmp_path / "characters.txt").write_text("a\nb\n")

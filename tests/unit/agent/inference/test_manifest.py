@@ -95,6 +95,46 @@ def test_every_mistake_is_reported_at_once_with_its_place(tmp_path: Path) -> Non
     assert found[4].startswith("11:1: budget: unknown key; did you mean 'budgets'?")
 
 
+ZONES = """\
+  masks: true
+  track: {hits: 0}
+  zones:
+    gate: {polygon: [[0, 0], [1, 0], [1, 1]], labels: [person, dog]}
+    car: {polygon: [[0, 0], [1, 0]]}
+  lines:
+    Exit: {start: [0, 0], end: [1, 2]}
+  anchor: middle
+"""
+FIELDS = """\
+  zones:
+    gate: {polygon: [[0, 0], [1, 0], [1, 1]], labels: [person, dog]}
+    car: {polygon: [[0, 0], [1, 0], [1, 1]]}
+    exit_in: {polygon: [[0, 0], [1, 0], [1, 1]]}
+  lines:
+    exit: {start: [0, 0], end: [1, 1]}
+"""
+
+
+def test_zones_lines_and_tracks_are_checked_by_line(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, GOOD + ZONES)
+    assert [each.split(": ")[:2] for each in found] == [
+        ["11:17", "output.track.hits"],
+        ["14:20", "output.zones.car.polygon"],
+        ["16:5", "output.lines.Exit"],
+        ["16:36", "output.lines.Exit.end.1"],
+        ["17:11", "output.anchor"],
+    ]
+    found = mistakes(tmp_path, GOOD + FIELDS)
+    clash = "is already a field of the results: name the zone or line differently"
+    assert found == [
+        "11:55: output.zones.gate.labels: 'dog' is not one of the labels",
+        f"12:10: output.zones.car: 'car' {clash}",
+        f"15:11: output.lines.exit: 'exit_in' {clash}",
+    ]
+    classes = GOOD.replace("detection", "classification").replace("  head: yolox\n", "  track: {}\n")
+    assert "output.track: unknown key" in mistakes(tmp_path, classes)[0]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

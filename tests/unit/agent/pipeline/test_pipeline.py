@@ -21,6 +21,7 @@ from adapters.base import Adapter, Options, Reading
 from agent.inference import gate, signature
 from agent.inference.decoders import ModelError
 from agent.inference.model_cache import ModelCache
+from agent.inference.scene_options import TrackConfig, ZoneConfig
 from agent.inference.trust import Trust
 from agent.offline.once import _why_no_result
 from agent.outbox import Message
@@ -29,11 +30,8 @@ from agent.pipeline.settings import (
     CropsConfig,
     DeviceConfig,
     DevicePlan,
-    LineConfig,
     PublishConfig,
     SlotConfig,
-    TrackConfig,
-    ZoneConfig,
 )
 from agent.pipeline.sinks import Sinks
 from tests.polling import until
@@ -453,7 +451,10 @@ async def test_crops_that_come_too_fast_are_dropped_and_counted(
 
 @pytest.fixture
 def walker(packages: Any, frame_input: Any) -> Path:
-    """A detector of one person whose place is the brightness of the picture: 0 left, 255 right."""
+    """A detector of one person whose place is the brightness of the picture: 0 left, 255 right.
+
+    Its manifest has a line in the middle, and tracks.
+    """
     base, moves = np.zeros((1, 5, 2), np.float32), np.zeros((1, 5, 2), np.float32)
     base[0, :, 0] = [0, 16, 8, 16, 0.9]
     moves[0, 0, 0] = 32  # px of the input, from dark to bright
@@ -465,19 +466,14 @@ def walker(packages: Any, frame_input: Any) -> Path:
     constants = {"moves": moves, "base": base}
     body = packages.model(nodes, inputs={"x": (1, 3, 32, 32)}, outputs={"y": (1, 5, 2)}, constants=constants)
     output = {"decoder": "detection", "head": "yolov8", "labels": ["person"], "score": 0.5}
+    output |= {"track": {"hits": 2}, "lines": {"middle": {"start": [0.5, 0.0], "end": [0.5, 1.0]}}}
     made: Path = packages.write(body, name="walker", input=frame_input(), output=output)
     return made
 
 
 async def test_zones_and_lines_count_and_report_what_is_followed(walker: Path) -> None:
     right = ((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0))
-    watched = SlotConfig(
-        package=walker,
-        input="dev/frames",
-        track=TrackConfig(hits=2),
-        zones={"right": ZoneConfig(polygon=right)},
-        lines={"middle": LineConfig(start=(0.5, 0.0), end=(0.5, 1.0))},
-    )
+    watched = SlotConfig(package=walker, input="dev/frames", zones={"right": ZoneConfig(polygon=right)})
     bench = Bench({"street": watched}, waits=True, blur=[])
     fields = {"n", "person", "right", "middle_in", "middle_out", "frame"}
     async with bench.running() as sink:

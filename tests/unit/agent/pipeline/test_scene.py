@@ -11,8 +11,9 @@ from agent.inference.decoders import Result
 from agent.inference.decoders.detection import DetectionOptions
 from agent.inference.inputs import FrameInput
 from agent.inference.manifest import Budgets, Manifest
+from agent.inference.scene_options import LineConfig, SceneOptions, TrackConfig, ZoneConfig
 from agent.pipeline.scene import Scene, inside, scene_mismatch
-from agent.pipeline.settings import LineConfig, SlotConfig, TrackConfig, ZoneConfig
+from agent.pipeline.settings import CropsConfig, SlotConfig
 from wire.clock import NS_PER_S
 from wire.messages import Box
 
@@ -60,7 +61,7 @@ def seen(*boxes: Box) -> Result:
 
 def watched(config: SlotConfig, *pictures: list[Box]) -> tuple[list[dict[str, Any]], list[list[str]]]:
     """The row and the happenings of each picture."""
-    scene = Scene(config, manifest())
+    scene = Scene(config.scene(None), manifest())
     rows, happened = [], []
     for k, boxes in enumerate(pictures):
         result = seen(*boxes)
@@ -114,13 +115,40 @@ def test_a_crossing_before_the_number_is_counted_with_it() -> None:
 
 def test_another_model_of_the_slot_goes_on_counting() -> None:
     config = slot(lines={"door": DOOR}, track=TrackConfig(hits=1))
-    old, new = Scene(config, manifest()), Scene(config, manifest())
+    scene = config.scene(None)
+    old, new = Scene(scene, manifest()), Scene(scene, manifest())
     for k, x in enumerate((0.54, 0.48)):
         old.apply(seen(at(x, 0.5)), k * FRAME_NS)
     new.go_on(old)
     result = seen(at(0.46, 0.5))
     new.apply(result, 2 * FRAME_NS)
     assert (result.values["door_in"], result.boxes[0].track) == (1, 1)
+
+
+def test_what_the_manifest_says_counts_where_the_slot_says_nothing() -> None:
+    gate = {"gate": ZoneConfig(polygon=LEFT)}
+    output = manifest(track=TrackConfig(hits=3), zones=gate, lines={"door": DOOR}, anchor="centre").output
+    assert slot().scene(output) == SceneOptions(
+        track=TrackConfig(hits=3), zones=gate, lines={"door": DOOR}, anchor="centre"
+    )
+    own = slot(zones={"way": ZoneConfig(polygon=LEFT)}, lines={}, track=None, anchor="foot")
+    assert own.scene(output) == SceneOptions(zones={"way": ZoneConfig(polygon=LEFT)})
+    crops = slot(crops=CropsConfig(of="street"))
+    assert not crops.scene(output).used, "a crop has other places than the picture"
+
+
+def test_a_version_with_other_places_goes_on_with_the_tracks_and_what_is_the_same() -> None:
+    other = LineConfig(start=(0.3, 1.0), end=(0.3, 0.0))
+    old = Scene(SceneOptions(lines={"door": DOOR, "wall": DOOR}, track=TrackConfig(hits=1)), manifest())
+    for k, x in enumerate((0.54, 0.48)):
+        old.apply(seen(at(x, 0.5)), k * FRAME_NS)
+    lines = {"door": DOOR, "wall": other, "exit": DOOR}
+    new = Scene(SceneOptions(lines=lines, track=TrackConfig(hits=5)), manifest())
+    new.go_on(old)
+    result = seen(at(0.46, 0.5))
+    new.apply(result, 2 * FRAME_NS)
+    assert [result.values[f"{name}_in"] for name in lines] == [1, 0, 0]
+    assert result.boxes[0].track == 1
 
 
 def test_the_centre_can_be_what_counts() -> None:
@@ -131,7 +159,7 @@ def test_the_centre_can_be_what_counts() -> None:
 
 
 def test_ignored_boxes_leave_the_row_and_stay_for_the_privacy_filter() -> None:
-    scene = Scene(slot(ignore=(LEFT,)), manifest(alarm=["person"]))
+    scene = Scene(slot(ignore=(LEFT,)).scene(None), manifest(alarm=["person"]))
     result = seen(at(0.2, 0.5), at(0.8, 0.5, "car"))
     result.values["alarm"] = result.alarm = True
     boxes = result.boxes
@@ -144,16 +172,24 @@ def test_ignored_boxes_leave_the_row_and_stay_for_the_privacy_filter() -> None:
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"zones": {"gate": ZoneConfig(polygon=LEFT, labels=("dog",))}}, "gate: 'dog' is not a label of m"),
-        ({"zones": {"person": ZoneConfig(polygon=LEFT)}}, "'person' is already a field"),
-        ({"zones": {"n": ZoneConfig(polygon=LEFT)}}, "'n' is already a field"),
-        ({"zones": {"a_in": ZoneConfig(polygon=LEFT)}, "lines": {"a": DOOR}}, "'a_in' is already a field"),
+        (
+            {"zones": {"gate": ZoneConfig(polygon=LEFT, labels=("dog",))}},
+            "zones.gate.labels: 'dog' is not one of the labels (model m)",
+        ),
+        ({"zones": {"person": ZoneConfig(polygon=LEFT)}}, "zones.person: 'person' is already a field"),
+        ({"zones": {"n": ZoneConfig(polygon=LEFT)}}, "zones.n: 'n' is already a field"),
+        (
+            {"zones": {"a_in": ZoneConfig(polygon=LEFT)}, "lines": {"a": DOOR}},
+            "lines.a: 'a_in' is already a field",
+        ),
+        ({"zones": {"car_area": ZoneConfig(polygon=LEFT)}}, "zones.car_area: 'car_area' is already a field"),
+        ({"lines": {"nose_x": DOOR}, "zones": {"nose_x": ZoneConfig(polygon=LEFT)}}, "zones.nose_x: "),
         ({}, ""),
         ({"track": TrackConfig(), "lines": {"a": DOOR}}, ""),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused(config: dict[str, Any], reason: str) -> None:
-    assert scene_mismatch(manifest(), slot(**config)).startswith(reason)
+    assert scene_mismatch(manifest(masks=True, keypoints=["nose"]), slot(**config)).startswith(reason)
 
 
 def test_a_scene_needs_a_detector() -> None:
@@ -198,7 +234,7 @@ def test_lines_count_as_those_of_supervision(seed: int) -> None:
         start=sv.Point(*(start * 1000)), end=sv.Point(*(end * 1000)),
         triggering_anchors=[sv.Position.BOTTOM_CENTER],
     )  # fmt: skip
-    scene = Scene(slot(lines={"door": line}, track=TrackConfig(hits=1)), manifest())
+    scene = Scene(SceneOptions(lines={"door": line}, track=TrackConfig(hits=1)), manifest())
     points = rng.uniform(0.2, 0.8, (3, 2))
     speeds = rng.uniform(-0.02, 0.02, (3, 2))
     row: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agent.pipeline.settings import TrackConfig
+from agent.inference.scene_options import TrackConfig
 from agent.pipeline.tracking import Tracker, overlaps
 from wire.clock import NS_PER_S
 from wire.messages import Box
