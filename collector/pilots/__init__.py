@@ -1,0 +1,1 @@
+"""Pilots: what a plan asks, and whether the change had an effect."""

@@ -1,0 +1,176 @@
+"""How many periods a plan needs, from the baseline's own scatter and correlation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from collector.pilots.effects import numbers, phases, switchback
+from collector.pilots.effects.averaging import averaged, models
+from collector.pilots.effects.effect import Refused
+from collector.pilots.effects.student_t import Floats
+
+RUNS = 500
+LEAST_POWER = 0.5  # a plan below it is refused
+ASKED_POWER = 0.8  # a plan below it is marked
+ASKED_PERIODS = 20  # of a switchback: some are lost, 6 pairs must be left
+LONGEST = 280  # periods of a trial that the search goes up to
+_FACTOR = 7.85  # (1.96 + 0.84)^2: 95 % interval, power 80 %
+_LADDER = (20, 24, 28, 35, 42, 49, 56, 70, 84, 98, 126, 168, 210, LONGEST)
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What the baseline shows of its noise: a weight and an sd for each correlation model."""
+
+    weights: Floats
+    scales: Floats
+    sd: float
+    step_sd: float  # of the differences of neighbouring periods
+    correlation: float
+    periods: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeAfterPlan:
+    """What a trial of this length can show. `needed` is None if LONGEST is too short."""
+
+    power: float
+    trial: int
+    needed: int | None
+    switchback_periods: int
+
+    @property
+    def refused(self) -> bool:
+        """Whether the plan cannot show the effect more often than a coin."""
+        return self.power < LEAST_POWER
+
+
+def noise(
+    baseline: numbers.Values,
+    *,
+    times: numbers.Values | None = None,
+    covariates: Sequence[numbers.Values] = (),
+    relative: bool = False,
+) -> Noise | Refused:
+    """The noise of a baseline; `relative`: of its logarithms."""
+    numbered = np.arange(len(baseline), dtype=float) if times is None else times
+    (values, at, *columns), _ = numbers.whole(baseline, numbered, *covariates)
+    if len(values) < phases.LEAST_PERIODS:
+        sentence = f"{len(values)} periods with data in the baseline; a plan needs {phases.LEAST_PERIODS}."
+        return Refused("too-few-periods", sentence)
+    if relative and values.min() <= 0:
+        return Refused("values-not-positive", "A value is 0 or negative: state the target as a difference.")
+    if not numbers.varies(values):
+        return Refused("values-do-not-vary", "All values are equal: check that the KPI is measured.")
+    power = 0 if relative else numbers.unit(values)
+    series = (np.log(values) if relative else np.ldexp(values, -power))[:, None]
+    # the last column is the one whose interval is wanted, here the level
+    columns = [each for each in columns if each.max() > each.min()]
+    matrix = np.column_stack([*((each - each.mean()) / each.std() for each in columns), np.ones(len(values))])
+    rest = phases.residuals(series, matrix)[:, 0]
+    fitted = averaged(series, matrix, at, 0.05)
+    steps = np.diff(rest)[np.diff(at) <= np.diff(at).min() * 1.5]
+    return Noise(
+        fitted.weights[:, 0],
+        np.ldexp(fitted.scales[:, 0], power),
+        sd=math.ldexp(math.sqrt(float((rest**2).sum()) / (len(values) - matrix.shape[1])), power),
+        step_sd=math.ldexp(float(np.std(steps, ddof=1)), power),
+        correlation=float(fitted.correlation[0]),
+        periods=len(values),
+    )
+
+
+def switchback_pairs(step_sd: float, effect: float) -> int:
+    """The pairs that show an effect with a power of 80 %, from the sd of neighbouring differences."""
+    return max(switchback.LEAST_PAIRS, math.ceil(_FACTOR * (step_sd / effect) ** 2 + 2))
+
+
+def before_after_periods(sd: float, effect: float, correlation: float) -> int:
+    """About how many periods a phase the rule needs for a power of 80 %; `before_after_plan` simulates it."""
+    periods = 35 * (sd / effect) ** 2 * (1 + correlation) / (1 - correlation)
+    return math.ceil(max(phases.LEAST_PERIODS, periods + (10 if periods < 60 else 0)))
+
+
+def before_after_power(
+    found: Noise,
+    *,
+    baseline: int,
+    trial: int,
+    effect: float,
+    target: float = 0.0,
+    trend: phases.Trend = "check",
+    alpha: float = 0.05,
+    seed: int = 0,
+    runs: int = RUNS,
+) -> float:
+    """The share of simulated pilots that the frozen rule finds met when the true improvement is `effect`."""
+    on = np.arange(baseline + trial) >= baseline
+    times = np.arange(len(on), dtype=float)
+    series = simulated(found, times, runs, np.random.Generator(np.random.PCG64(seed)))
+    # the rule does not depend on the unit; the size of the noise is 1
+    size = found.sd or 1.0
+    series = series / size + on[:, None] * (effect / size)
+    result = phases.intervals(series, on, times, trend=trend, alpha=alpha)
+    met = (result.low >= target / size) & (result.step_ratio <= phases.LARGEST_STEP_RATIO)
+    if result.trend_low is not None:
+        met &= result.trend_low >= target / size
+    return float(met.mean())
+
+
+def before_after_plan(
+    found: Noise,
+    *,
+    trial: int,
+    effect: float,
+    target: float = 0.0,
+    trend: phases.Trend = "check",
+    alpha: float = 0.05,
+    seed: int = 0,
+    runs: int = RUNS,
+) -> BeforeAfterPlan:
+    """The power of a trial of this length, the length that reaches 80 %, and the switchback beside it."""
+
+    def power(periods: int) -> float:
+        return before_after_power(
+            found,
+            baseline=found.periods,
+            trial=periods,
+            effect=effect,
+            target=target,
+            trend=trend,
+            alpha=alpha,
+            seed=seed,
+            runs=runs,
+        )
+
+    needed = None
+    low, high = 0, len(_LADDER)
+    while low < high:  # the first length of the ladder that reaches the power
+        middle = (low + high) // 2
+        if power(_LADDER[middle]) >= ASKED_POWER:
+            needed, high = _LADDER[middle], middle
+        else:
+            low = middle + 1
+    pairs = switchback_pairs(found.step_sd, effect - target) if effect > target else 0
+    planned = power(trial) if trial >= phases.LEAST_PERIODS else 0.0
+    return BeforeAfterPlan(planned, trial, needed, max(ASKED_PERIODS, 2 * pairs))
+
+
+def simulated(found: Noise, times: Floats, runs: int, drawn: np.random.Generator) -> Floats:
+    """Series of the baseline's noise (periods x runs); the model of each run is drawn by its weight."""
+    rhos, shares, _ = models()
+    model = drawn.choice(len(rhos), size=runs, p=found.weights / found.weights.sum())
+    rho, share, scale = rhos[model], shares[model], found.scales[model]
+    shocks = drawn.standard_normal((len(times), runs))
+    state = shocks[0]
+    states = [state]
+    for at in range(1, len(times)):
+        kept = rho ** (times[at] - times[at - 1])
+        state = kept * state + np.sqrt(1 - kept**2) * shocks[at]
+        states.append(state)
+    white = drawn.standard_normal((len(times), runs))
+    return np.asarray(scale * (np.sqrt(1 - share) * np.array(states) + np.sqrt(share) * white))
