@@ -48,6 +48,7 @@ COVERED_BY = {
     "agent.remote.settings": "tests/unit/agent/test_configuration.py",
     "agent.remote.trial": "tests/unit/agent/test_configuration.py",
     "agent.pipeline.model_threads": "tests/unit/agent/pipeline/test_model_runner.py",
+    "wire.pilot.plan": "tests/unit/wire/pilot/test_checks.py",
     "wire.model_offer": "tests/unit/collector/rollout/test_engine.py",
     "collector.rollout.driver": "tests/unit/collector/rollout/test_rollouts.py",
     "collector.rollout.records": "tests/unit/collector/rollout/test_rollouts.py",

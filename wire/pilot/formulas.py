@@ -1,0 +1,78 @@
+"""The formulas of KPIs by name: what each needs, and the units in which it may be given.
+
+A formula is a word of `FORMULAS`, or an expression over the inputs of the KPI (`wire.pilot.expression`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Estimand = Literal["mean", "ratio", "count"]
+
+SHARE = ("1", "%")
+TIME = ("h", "min", "s")
+COUNT = ("1", "{part}", "{piece}", "")
+ENERGY = ("kW.h", "W.h", "J", "kJ", "MJ")
+DISTANCE = ("km", "m")
+EVENTS = None  # instead of units: the input is an event
+Units = tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """`inputs` and `optional` map the name of an input to its units; an empty tuple allows every unit.
+
+    `given` are numbers that the plan sets. `units` are those in which the result may be given. `estimand` is
+    what is compared unless the plan names another: the mean of the values of the periods, the ratio of two
+    sums over all periods, or the number of events per exposure.
+    """
+
+    units: tuple[str, ...]
+    inputs: dict[str, Units]
+    optional: dict[str, Units] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
+    estimand: Estimand = "mean"
+
+
+_FLAG = ("1", "")  # true or false, 1 or 0
+_RUN: dict[str, Units] = {"running": _FLAG}
+_PLANNED: dict[str, Units] = {
+    "planned": _FLAG
+}  # time that is planned for production; all of the period where it is not set
+_PARTS: dict[str, Units] = {"parts": COUNT}
+_REJECTS: dict[str, Units] = {"rejects": COUNT}
+_TRUTH: dict[str, Units] = {"alarms": EVENTS, "truth": EVENTS}
+
+# word -> formula; ISO 22400-2 names oee and its parts availability, effectiveness and quality ratio
+FORMULAS: dict[str, Formula] = {
+    # productivity
+    "oee": Formula(SHARE, {**_RUN, **_PARTS, **_REJECTS}, {**_PLANNED}, given=("ideal_s",)),
+    "availability": Formula(SHARE, {**_RUN}, {**_PLANNED}),
+    "performance": Formula(SHARE, {**_RUN, **_PARTS}, given=("ideal_s",)),
+    "units-per-hour": Formula(("{part}/h", "/h"), {**_PARTS}, {**_PLANNED}, estimand="ratio"),
+    # quality
+    "quality-ratio": Formula(SHARE, {**_PARTS, **_REJECTS}, estimand="ratio"),
+    "defect-rate": Formula(SHARE, {**_PARTS, **_REJECTS}, estimand="ratio"),
+    "false-alarms-per-hour": Formula(("/h",), {**_TRUTH}, given=("within_s",), estimand="count"),
+    "alarms-per-hour": Formula(("/h",), {"alarms": EVENTS}, estimand="count"),
+    "detection-sensitivity": Formula(SHARE, {**_TRUTH}, given=("within_s",), estimand="ratio"),
+    # cost and energy
+    "energy": Formula(ENERGY, {"energy": ENERGY}),
+    "energy-per-part": Formula(
+        tuple(f"{unit}/{{part}}" for unit in ENERGY), {"energy": ENERGY, **_PARTS}, estimand="ratio"
+    ),
+    "energy-per-distance": Formula(
+        tuple(f"{unit}/{way}" for unit in ENERGY for way in DISTANCE),
+        {"energy": ENERGY, "distance": DISTANCE},
+        estimand="ratio",
+    ),
+    # delivery
+    "lead-time": Formula(TIME, {"start": EVENTS, "end": EVENTS}),
+    "on-time-share": Formula(SHARE, {"start": EVENTS, "end": EVENTS}, given=("within_s",), estimand="ratio"),
+    # assets
+    "downtime": Formula(TIME, {**_RUN}, {**_PLANNED}),
+    "stops": Formula(("1",), {**_RUN}, {**_PLANNED}, estimand="count"),
+    "mtbf": Formula(TIME, {**_RUN}, {**_PLANNED}, estimand="ratio"),
+    "mttr": Formula(TIME, {**_RUN}, {**_PLANNED}, estimand="ratio"),
+}
