@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -20,6 +21,18 @@ settings.register_profile("edgebed", deadline=None)
 settings.load_profile("edgebed")
 
 PROGRAMS = {"chromium": ("chromium", "chromium-browser", "google-chrome")}
+
+
+def pytest_collection() -> None:
+    """Do not look for garbage while the tests are collected: they are some 100,000 objects that all stay."""
+    gc.disable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Leave out of each later search for garbage what was collected."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

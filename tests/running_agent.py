@@ -6,6 +6,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,12 @@ def replay(file: str = "rows.csv", **options: Any) -> dict[str, Any]:
 
 def write_rows(path: Path, rows: int = 50_000) -> None:
     """Write the recording of `replay`."""
-    path.write_text("t,a,b\n" + "".join(f"{i / 50},{i + 1},{-i}\n" for i in range(rows)))
+    path.write_text(_recording(rows))
+
+
+@cache
+def _recording(rows: int) -> str:
+    return "t,a,b\n" + "".join(f"{i / 50},{i + 1},{-i}\n" for i in range(rows))
 
 
 class RunningAgent:
