@@ -16,17 +16,23 @@ $(VENV)/.dev: $(SETUP_FILES)
 	@sh deploy/venv.sh $(VENV) dev
 	@touch $@ $(VENV)/.demo
 
+$(VENV)/.compiled: $(VENV)/.dev
+	@echo "Compiling the tests (once; half a minute) ..." >&2
+	@$(PY) -m pytest -q --collect-only >/dev/null || true
+	@touch $@
+
 demo: $(VENV)/.demo  ## simulators, agents, broker, collector and dashboard in one run
 	@$(VENV)/bin/edgebed demo $(if $(PORT),--port $(PORT))
 
-# the tests start hundreds of processes: what is compiled once is kept, outside the checkout, whatever the shell exports
+# the tests start hundreds of processes: what is compiled once is kept, outside the checkout, whatever the shell exports;
+# one process compiles, because six at a time compile the same files six times
 test test-long: export PYTHONDONTWRITEBYTECODE =
 test test-long: export PYTHONPYCACHEPREFIX = $(abspath $(VENV))/pycache
 
-test: $(VENV)/.dev  ## all tests except the long ones; they mostly wait for real peers, so -n is useful
-	$(PY) -m pytest -q -m "not slow" -n 6 --dist worksteal
+test: $(VENV)/.compiled  ## all tests except the long ones; they mostly wait for real peers, so -n is useful
+	$(PY) -m pytest -q -m "not slow" -n 8 --dist worksteal
 
-test-long: $(VENV)/.dev  ## the tests with the marker `slow`: thousands of power cuts, drills, ready scenarios
+test-long: $(VENV)/.compiled  ## the tests with the marker `slow`: thousands of power cuts, drills, ready scenarios
 	$(PY) -m pytest -q -m slow -n 2 --dist worksteal
 
 check: $(VENV)/.dev  ## style, types, import directions

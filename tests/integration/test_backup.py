@@ -18,9 +18,8 @@ import pytest
 
 from collector.backup.manifest import names_in
 from collector.store.store import SqliteStore
-from edgebed.broker import BrokerProcess
+from edgebed.broker import KINDS, BrokerProcess
 from edgebed.processes import edgebed_command
-from tests.brokers import LONG_TEST_KINDS
 from tests.integration.conftest import Box, CollectorProcess
 from tests.polling import until, wait_until
 from tests.unit.collector.stored import stored
@@ -93,9 +92,10 @@ async def fed(box: Box) -> AsyncIterator[None]:
         await end([task])
 
 
-@pytest.mark.parametrize("site", LONG_TEST_KINDS, indirect=True)
-@pytest.mark.parametrize(("backups", "kills"), [(2, 2), pytest.param(5, 20, marks=pytest.mark.slow)])
-async def test_backups_under_load_and_a_restore(site: Site, backups: int, kills: int) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("site", KINDS, indirect=True)
+async def test_backups_under_load_and_a_restore(site: Site) -> None:
+    backups, kills = 5, 20
     before: list[int] = []
     for n in range(backups):
         found = await site.backup(f"b{n}")

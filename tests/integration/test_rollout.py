@@ -23,6 +23,7 @@ from tests.unit.agent.conftest import Packages
 
 KILLS = int(os.environ.get("EDGEBED_ROLLOUT_KILLS", "1"))
 NAMES = ("n1", "n2", "n3")
+INPUT = {"kind": "window", "name": "x", "signals": ["a", "b"], "rate_hz": 50, "length": 4}
 
 
 class Site:
@@ -69,7 +70,7 @@ class Site:
         self.broker.kill()
 
     def constant(self, name: str, value: float) -> Path:
-        return self.packages.write(self.packages.constant(np.array([value])), name=name)
+        return self.packages.write(self.packages.constant(np.array([value])), name=name, input=INPUT)
 
     def bad(self, name: str) -> Path:
         """A package whose results are numbers only up to an input of 1: not on the real input."""
@@ -80,7 +81,7 @@ class Site:
         ]
         constants = {"limit": np.array(1.0, np.float32)}
         body = self.packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}, constants=constants)
-        return self.packages.write(body, name=name)
+        return self.packages.write(body, name=name, input=INPUT)
 
     def run(self, *words: str) -> str:
         done = CliRunner().invoke(command, [*words, "--url", self.url])

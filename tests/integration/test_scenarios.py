@@ -29,12 +29,8 @@ from wire.simulation_clock import SimulationClock
 CONFIGS = Path(__file__).parents[2] / "configs"
 GUARD_S = 900  # against hanging only: on a busy machine a scenario is slow
 START = "2026-03-02T09:00:00Z"
-FOUR_DEVICES: dict[str, Any] = {"arm": {}, "monitor": {}, "camera": {}, "air": {}}
-ALL_DEVICES: dict[str, Any] = {
-    **FOUR_DEVICES,
-    **{device: {} for device in ("arm_modbus", "amr", "vehicle", "obd", "gnss", "strap")},
-    "lorawan": {"options": {"period_s": 2}},
-}
+DEVICES = ("arm", "monitor", "camera", "air", "arm_modbus", "amr", "vehicle", "obd", "gnss", "strap")
+ALL_DEVICES: dict[str, Any] = {**{device: {} for device in DEVICES}, "lorawan": {"options": {"period_s": 2}}}
 
 
 def agents(**devices: dict[str, Any]) -> dict[str, Any]:
@@ -62,27 +58,23 @@ async def played(path: Path, folder: Path, rate: float, seed: int | None = None)
     return await run(path, folder, rate=rate, seed=seed, say=lambda _: None)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(GUARD_S)
-@pytest.mark.parametrize(
-    "devices", [FOUR_DEVICES, pytest.param(ALL_DEVICES, marks=pytest.mark.slow)], ids=["four", "all"]
-)
 async def test_the_same_seed_gives_the_same_payload_at_any_pace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: dict[str, Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits = functools.partial(SimulationClock, patience_s=60.0)  # also on a busy machine
     monkeypatch.setattr(installation, "SimulationClock", waits)
 
     for lead_in_s in (3, 20):  # on a busy machine T0 may be later, and then the data differ
         checks = [{"lost": 0, "duplicates": 0}]
-        path = written(tmp_path, agents=agents(**devices), lead_in_s=lead_in_s, **{"assert": checks})
+        path = written(tmp_path, agents=agents(**ALL_DEVICES), lead_in_s=lead_in_s, **{"assert": checks})
         runs = [await played(path, tmp_path / f"{lead_in_s}-x{rate}", rate) for rate in (1, 40)]
         if len({report.evidence.run.t0_ns for report in runs}) == 1:
             break
     assert [report.evidence.run.notes for report in runs] == [[], []]
     slow, quick = map(hashes, runs)
-    expected = {"arm/joints", "arm/anomaly", "camera/detector", "monitor/ecg"}
-    if devices is ALL_DEVICES:
-        expected |= {"strap/heart", "vehicle/drive"}
+    expected = {"arm/joints", "arm/anomaly", "camera/detector", "monitor/ecg", "strap/heart", "vehicle/drive"}
     assert expected <= slow.keys()
     assert slow == quick
     path = written(tmp_path, agents=agents(arm={}, air={}))
@@ -307,11 +299,9 @@ def test_the_ready_scenarios_hold(name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-SEEDS = [7002, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (102, 105, *range(1001, 1021)))]
-
-
+@pytest.mark.slow
 @pytest.mark.timeout(GUARD_S + 10)
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [102, 105, 7002, *range(1001, 1021)])
 def test_the_mobility_scenario_holds_on_any_seed(seed: int) -> None:
     """The car brakes where its road allows it; the model is judged from there on."""
     done = edgebed("mobility", "--seed", str(seed), "--assert", within_s=GUARD_S)
