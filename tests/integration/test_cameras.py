@@ -96,6 +96,7 @@ def setup(tmp_path: Path, slow_model: Path) -> AgentSetup:
     )
 
 
+@pytest.mark.slow
 async def test_every_stream_arrives_and_dropped_pictures_are_counted(
     tmp_path: Path, setup: AgentSetup, require: Any
 ) -> None:
