@@ -52,9 +52,14 @@ def _stage(rollout: Rollout, fresh: list[tuple[Device, ModelSlot | None]], now: 
     return StageGates(
         nodes=len(fresh),
         counts=dict(Counter(device.state for device, _ in fresh)),
-        results=min((slot.results for slot in slots), default=None),
+        results=min((_good(slot) for slot in slots), default=None),
         nan=max((one.nan / one.n for one in ran if one.n), default=None),
         errors=max((one.failed / (one.n + one.failed) for one in ran if one.n + one.failed), default=None),
         p99_ms=max((one.p99_ms for one in ran if one.n), default=None),
         waited_s=max(waited) / 1000 if waited else None,
     )
+
+
+def _good(slot: ModelSlot) -> int:
+    """The good results of a version; a slot reports none for one that was undone, and what it ran."""
+    return slot.results if slot.ran is UNSET else max(slot.results, slot.ran.n - slot.ran.nan)

@@ -15,12 +15,13 @@ const LATER = {
     Promise.all([import("./views/device.js"), style("vendor/uplot.css")]).then(([module]) => module.DeviceView),
   ledger: () => import("./views/ledger.js").then((module) => module.LedgerView),
   usage: () => import("./views/pilots.js").then((module) => module.PilotsView),
+  rollouts: () => import("./views/rollouts.js").then((module) => module.RolloutsView),
   quarantine: () => import("./views/quarantine.js").then((module) => module.QuarantineView),
   audit: () => import("./views/audit.js").then((module) => module.AuditView),
   login: () => import("./views/login.js").then((module) => module.LoginView),
 };
 const SHOWN = 5; // problems of the collector
-const PLACES = ["fleet", "ledger", "usage", "quarantine", "audit"];
+const PLACES = ["fleet", "rollouts", "ledger", "usage", "quarantine", "audit"];
 
 /** Load a style sheet of one view, before the page's own so that the page's own wins. */
 function style(path) {
@@ -43,6 +44,7 @@ function parse(hash) {
   }
   const [view, ...rest] = parts;
   if (view === "device" && rest.length === 5) return { view, node: rest.slice(0, 4).join("/"), device: rest[4] };
+  if (view === "rollouts" && rest.length === 2) return { view, tenant: rest[0], id: rest[1] };
   return { view: PLACES.includes(view) ? view : "fleet" };
 }
 
@@ -81,7 +83,7 @@ function Shell() {
     <${Banner} />
     <${Problems} />
     <main class="page" id="main" tabindex="-1">
-      <${View} key=${JSON.stringify([view, at.node, at.device])} view=${view} at=${at} />
+      <${View} key=${JSON.stringify([view, at.node, at.device, at.id])} view=${view} at=${at} />
     </main>
   `;
 }
@@ -105,7 +107,7 @@ function View({ view, at }) {
       <p class="loading" role="status">${t("loading")}</p>
     `;
   return html`
-    <${Found} node=${at.node} device=${at.device} />
+    <${Found} node=${at.node} device=${at.device} tenant=${at.tenant} id=${at.id} />
   `;
 }
 

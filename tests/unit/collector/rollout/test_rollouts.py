@@ -125,7 +125,7 @@ async def test_gates_and_evidence_of_what_a_user_sees(tmp_path: Path) -> None:
     digest = push(Packages(tmp_path / "store", 10_000))
     slots = {
         node: ModelSlot(
-            state="unconfirmed", digest=digest, offered=digest, attempt=1, results=number, of=5,
+            state="unconfirmed", digest=digest, offered=digest, attempt=1, results=200 - number, of=5,
             ran=Arm(n=200, nan=number, failed=1, p99_ms=float(number)),
         )
         for number, node in enumerate(NODES, 1)
@@ -136,7 +136,7 @@ async def test_gates_and_evidence_of_what_a_user_sees(tmp_path: Path) -> None:
         path = f"/api/v1/rollouts/acme/{(await start(get))[1]['id']}"
         whole = (await get(path)).json()
         assert [one["nodes"] for one in whole["gates"]] == [1, 2]
-        assert [one["results"] for one in whole["gates"]] == [1, 2], "the fewest"
+        assert [one["results"] for one in whole["gates"]] == [199, 197], "the fewest"
         assert [one["nan"] for one in whole["gates"]] == [0.005, 0.015], "the largest"
         assert [one["p99_ms"] for one in whole["gates"]] == [1.0, 3.0]
         assert (whole["counts"], whole["total"]) == ({"waiting": 3}, 3)

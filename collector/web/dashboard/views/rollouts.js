@@ -1,0 +1,470 @@
+// The rollouts of model versions: the list of them, and one with its stages, gates and nodes.
+import { ApiError, get, post } from "../api.js";
+import { count, NONE, span, value } from "../format.js";
+import { html, useEffect, useMemo, useState } from "../html.js";
+import { At, Failed, Icon, NodeName } from "../parts.js";
+import { Why } from "../reason.js";
+import { mayOperate } from "../rights.js";
+import { known, t } from "../text.js";
+
+const EVERY_MS = 5_000;
+const PAGE = 100; // nodes at once
+// state of a rollout or of one of its nodes -> [icon, tone]
+const STATES = {
+  running: ["wait", "note"],
+  paused: ["warn", "warn"],
+  "rolling-back": ["wait", "warn"],
+  "rolled-back": ["off", "idle"],
+  aborted: ["off", "idle"],
+  done: ["ok", "good"],
+  waiting: ["wait", "idle"],
+  offered: ["wait", "note"],
+  confirmed: ["ok", "good"],
+  failed: ["bad", "bad"],
+  undoing: ["wait", "warn"],
+  undone: ["off", "idle"],
+  passed: ["ok", "good"],
+  stopped: ["warn", "warn"],
+  later: ["wait", "idle"],
+};
+// act -> the states in which the collector takes it
+const ACTS = {
+  pause: ["running"],
+  resume: ["paused"],
+  abort: ["running", "paused"],
+  rollback: ["running", "paused", "done", "aborted"],
+};
+
+export function RolloutsView({ tenant, id }) {
+  return id
+    ? html`
+        <${One} path=${`rollouts/${encodeURIComponent(tenant)}/${encodeURIComponent(id)}`} tenant=${tenant} />
+      `
+    : html`
+        <div class="deck"><${List} /></div>
+      `;
+}
+
+/** What the collector answers, asked again every few seconds; an answer that is the same changes nothing. */
+function useAnswer(path, params) {
+  const [answer, setAnswer] = useState(null);
+  const [error, setError] = useState(null);
+  const asked = JSON.stringify([path, params]);
+  const load = (signal) =>
+    get(path, { signal, params }).then(
+      (found) => {
+        setAnswer((shown) => (JSON.stringify(shown) === JSON.stringify(found) ? shown : found));
+        setError(null);
+      },
+      (failed) => {
+        if (failed.name === "AbortError") return;
+        if (!(failed instanceof ApiError)) throw failed;
+        setError(failed);
+      },
+    );
+  useEffect(() => {
+    const abort = new AbortController();
+    load(abort.signal);
+    const timer = setInterval(() => document.hidden || load(abort.signal), EVERY_MS);
+    return () => {
+      clearInterval(timer);
+      abort.abort();
+    };
+  }, [asked]);
+  return [answer, error, load];
+}
+
+/** What a button does; returns [act, error]: one that is refused leaves the page as it is. */
+function useAct(done) {
+  const [error, setError] = useState(null);
+  const act = (path, body) =>
+    post(path, body).then(
+      (answer) => {
+        setError(null);
+        done(answer);
+      },
+      (failed) => {
+        if (!(failed instanceof ApiError)) throw failed;
+        setError(failed);
+      },
+    );
+  return [act, error];
+}
+
+function Refused({ error }) {
+  if (!error) return null;
+  return html`
+    <p class="problem" role="alert">${error.status ? error.message : t("rollout.unreachable")}</p>
+  `;
+}
+
+/** A button that asks before it acts. */
+function Acting({ name, sure, label, onAct, disabled }) {
+  const [asks, setAsks] = useState(false);
+  if (!asks)
+    return html`
+      <button type="button" class="button" data-act=${name} disabled=${disabled} onClick=${() => setAsks(true)}>
+        ${label}
+      </button>
+    `;
+  const act = () => {
+    setAsks(false);
+    onAct();
+  };
+  return html`
+    <span class="sure" role="alertdialog" aria-label=${label}>
+      <span>${sure}</span>
+      <button type="button" class="button primary" data-sure=${name} onClick=${act}>${label}</button>
+      <button type="button" class="button" ref=${focus} onClick=${() => setAsks(false)}>${t("cancel")}</button>
+    </span>
+  `;
+}
+
+const focus = (button) => button?.focus();
+
+function RolloutState({ state, word = `rollout.${state}` }) {
+  const [icon, tone] = STATES[state] ?? ["unknown", "idle"];
+  return html`
+    <span class="state ${tone}" data-state=${state}>
+      <${Icon} name=${icon} />
+      <span>${known(word) ? t(word) : state}</span>
+    </span>
+  `;
+}
+
+const countsText = (counts) =>
+  Object.entries(counts)
+    .map(([state, n]) => `${known(`rollout.${state}`) ? t(`rollout.${state}`) : state} ${count(n)}`)
+    .join(", ");
+
+const href = (one) => `#/rollouts/${encodeURIComponent(one.tenant)}/${encodeURIComponent(one.id)}`;
+
+const stageText = (one) => t("rollout.stage.of", { stage: one.stage + 1, stages: one.stages.length });
+
+// -- the list ---------------------------------------------------------------------------------------------
+
+function List() {
+  const [answer, error] = useAnswer("rollouts");
+  const rollouts = answer?.rollouts ?? [];
+  return html`
+    <section class="card rollouts">
+      <div class="card-head"><h1>${t("nav.rollouts")}</h1></div>
+      <p class="muted lead">${t("rollout.text")}</p>
+      <${Failed} error=${error} />
+      ${
+        answer &&
+        !rollouts.length &&
+        html`
+          <p class="empty">${t("rollout.empty")}</p>
+        `
+      }
+      ${
+        rollouts.length > 0 &&
+        html`
+          <${Table} name=${t("nav.rollouts")} columns=${["version", "state", "stage", "nodes", "who", "time"]}>
+            ${rollouts.map(
+              (one) => html`
+                <tr key=${one.id} data-rollout=${one.id}>
+                  <th scope="row">
+                    <a href=${href(one)}>${one.ref}</a>
+                    <div class="muted small">${one.tenant} / ${one.slot}</div>
+                  </th>
+                  <td data-label=${t("col.state")}><${RolloutState} state=${one.state} /></td>
+                  <td data-label=${t("col.stage")}>${stageText(one)}</td>
+                  <td data-label=${t("col.nodes")}>${countsText(one.counts)}</td>
+                  <td data-label=${t("col.who")} class="break">${one.by}</td>
+                  <td data-label=${t("col.time")} class="nowrap"><${At} ms=${one.ts} /></td>
+                </tr>
+              `,
+            )}
+          <//>
+        `
+      }
+    </section>
+  `;
+}
+
+function Table({ name, columns, children, of = "" }) {
+  return html`
+    <div class="scroll" tabindex="0" role="region" aria-label=${name}>
+      <table class=${`ledger ${of}`}>
+        <thead>
+          <tr>
+            ${columns.map(
+              (each) => html`
+                <th key=${each}>${t(`col.${each}`)}</th>
+              `,
+            )}
+          </tr>
+        </thead>
+        <tbody>${children}</tbody>
+      </table>
+    </div>
+  `;
+}
+
+// -- one rollout ------------------------------------------------------------------------------------------
+
+function One({ path, tenant }) {
+  const [only, setOnly] = useState("");
+  const [from, setFrom] = useState(0);
+  const [answer, error, load] = useAnswer(path, { limit: PAGE, from, ...(only && { state: only }) });
+  const [act, refused] = useAct(() => load());
+  const choose = (state) => {
+    setOnly(state);
+    setFrom(0);
+  };
+  return html`
+    <p class="crumbs">
+      <a href="#/rollouts">${t("nav.rollouts")}</a>
+      ${" "}
+      <span aria-hidden="true">›</span>
+      ${" "}
+      <span>${tenant}</span>
+    </p>
+    <div class="deck">
+    <section class="card rollout">
+      <${Failed} error=${error} />
+      ${
+        answer &&
+        html`
+          <${Head} one=${answer} />
+          ${mayOperate() && html`<${Acts} one=${answer} onAct=${(name) => act(`${path}/${name}`, {})} />`}
+          <${Refused} error=${refused} />
+        `
+      }
+    </section>
+    ${
+      answer &&
+      html`
+        <${Stages} one=${answer} />
+        <${Devices} one=${answer} only=${only} from=${from} onChoose=${choose} onTurn=${setFrom} />
+      `
+    }
+    </div>
+  `;
+}
+
+function Head({ one }) {
+  return html`
+    <div class="card-head">
+      <h1>${t("rollout.title", { model: one.ref, slot: one.slot })}</h1>
+      <${RolloutState} state=${one.state} />
+      <span class="muted">${stageText(one)}</span>
+    </div>
+    ${
+      one.why &&
+      html`
+        <p class=${one.code === "rollout-failed" ? "problem" : "muted"}><${Why} reason=${one} /></p>
+      `
+    }
+    <p class="muted small">
+      ${t("rollout.started", { by: one.by })}${" "}<${At} ms=${one.ts} />${" · "}
+      <span class="mono" title=${`sha256:${one.digest}`}>${one.digest.slice(0, 12)}</span>
+    </p>
+  `;
+}
+
+function Acts({ one, onAct }) {
+  const names = Object.keys(ACTS).filter((name) => ACTS[name].includes(one.state));
+  const n = count(Object.values(one.counts).reduce((sum, each) => sum + each, 0));
+  return html`
+    <div class="command-buttons">
+      ${names.map(
+        (name) => html`
+          <${Acting}
+            key=${name}
+            name=${name}
+            label=${t(`rollout.act.${name}`)}
+            sure=${t(`rollout.sure.${name}`, { model: one.ref, n })}
+            onAct=${() => onAct(name)}
+          />
+        `,
+      )}
+    </div>
+  `;
+}
+
+function stageState(one, index) {
+  if (index < one.stage || one.state === "done") return "passed";
+  if (index > one.stage) return "later";
+  return one.state === "running" ? "running" : one.state === "paused" ? "stopped" : one.state;
+}
+
+function Stages({ one }) {
+  const failed = one.counts.failed ?? 0;
+  const limit = one.confirm.p99_ms;
+  return html`
+    <section class="card stages">
+      <div class="card-head"><h2>${t("rollout.stages")}</h2></div>
+      <p class="muted lead">${t("rollout.stages.text")}</p>
+      <${Table}
+        name=${t("rollout.stages")}
+        columns=${["stage", "state", "confirmed", "failed", "results", "nan", "errors", "p99", "waited"]}
+      >
+        ${one.gates.map(
+          (stage, index) => html`
+            <tr key=${index} data-stage=${index + 1}>
+              <th scope="row">${t("rollout.stage.nodes", { stage: index + 1, n: count(one.stages[index]) })}</th>
+              <td data-label=${t("col.state")}><${RolloutState} state=${stageState(one, index)} /></td>
+              <td data-label=${t("col.confirmed")} data-gate="confirmed">
+                ${t("rollout.of", { n: count(stage.counts.confirmed ?? 0), of: count(stage.nodes) })}
+              </td>
+              <${Gate}
+                name="failed"
+                shown=${count(stage.counts.failed ?? 0)}
+                limit=${`≤ ${count(one.max_failed)}`}
+                bad=${stage.counts.failed > 0 && failed > one.max_failed}
+              />
+              <${Gate}
+                name="results"
+                shown=${stage.results === null ? NONE : count(stage.results)}
+                limit=${`≥ ${count(one.confirm.results)}`}
+              />
+              <${Gate}
+                name="nan"
+                shown=${shareText(stage.nan)}
+                limit=${`≤ ${shareText(one.confirm.nan)}`}
+                bad=${stage.nan > one.confirm.nan}
+              />
+              <${Gate}
+                name="errors"
+                shown=${shareText(stage.errors)}
+                limit=${`≤ ${shareText(one.confirm.errors)}`}
+                bad=${stage.errors > one.confirm.errors}
+              />
+              <${Gate}
+                name="p99"
+                shown=${stage.p99_ms === null ? NONE : `${value(stage.p99_ms)} ms`}
+                limit=${limit ? `≤ ${value(limit)} ms` : t("rollout.budget")}
+                bad=${limit > 0 && stage.p99_ms > limit}
+              />
+              <${Gate}
+                name="waited"
+                shown=${stage.waited_s === null ? NONE : span(1000 * stage.waited_s)}
+                limit=${`≤ ${span(one.timeout_ms)}`}
+              />
+            </tr>
+          `,
+        )}
+      <//>
+    </section>
+  `;
+}
+
+function Gate({ name, shown, limit, bad = false }) {
+  return html`
+    <td data-label=${t(`col.${name}`)} data-gate=${name} class="nowrap">
+      <span class=${bad ? "bad-text" : ""}>${shown}</span>
+      <div class="muted small">${limit}</div>
+    </td>
+  `;
+}
+
+const shareText = (x) => (Number.isFinite(x) ? `${value(100 * x)} %` : NONE);
+
+function Devices({ one, only, from, onChoose, onTurn }) {
+  const all = Object.values(one.counts).reduce((sum, each) => sum + each, 0);
+  const last = from + one.devices.length;
+  const rows = useMemo(
+    () =>
+      one.devices.map(
+        (device) => html`
+          <${Row} key=${device.node} one=${one} device=${device} />
+        `,
+      ),
+    [JSON.stringify(one.devices)], // the waiting time above changes with each answer
+  );
+  return html`
+    <section class="card rollout-nodes">
+      <div class="card-head">
+        <h2>${t("rollout.nodes")}</h2>
+        <label class="pick">
+          <span class="hidden">${t("col.state")}</span>
+          <select value=${only} onChange=${(event) => onChoose(event.target.value)}>
+            <option value="">${t("rollout.all", { n: count(all) })}</option>
+            ${Object.entries(one.counts).map(
+              ([state, n]) => html`
+                <option key=${state} value=${state}>
+                  ${t(`rollout.${state}`)} (${count(n)})
+                </option>
+              `,
+            )}
+          </select>
+        </label>
+        ${
+          one.total > PAGE &&
+          html`
+            <span class="muted">${t("rollout.range", { from: count(from + 1), to: count(last), of: count(one.total) })}</span>
+            <span class="steps">
+              <${Turn} name="left" label="rollout.before" to=${from - PAGE} off=${from === 0} onTurn=${onTurn} />
+              <${Turn} name="right" label="rollout.after" to=${from + PAGE} off=${last >= one.total} onTurn=${onTurn} />
+            </span>
+          `
+        }
+      </div>
+      <${Table}
+        name=${t("rollout.nodes")}
+        columns=${["node", "state", "runs", "attempt", "results", "nan", "p99", "reason"]}
+      >
+        ${rows}
+      <//>
+    </section>
+  `;
+}
+
+function Turn({ name, label, to, off, onTurn }) {
+  return html`
+    <button type="button" class="round" aria-label=${t(label)} title=${t(label)} disabled=${off} onClick=${() => onTurn(to)}>
+      <${Icon} name=${name} />
+    </button>
+  `;
+}
+
+function Row({ one, device }) {
+  const { now } = device;
+  const slot = device.slot ?? {};
+  const { n = 0, nan = 0, p99_ms: p99 = 0 } = slot.ran ?? {};
+  const good = Math.max(slot.results ?? 0, n - nan);
+  const runs = now?.slot?.digest ?? "";
+  return html`
+    <tr data-node=${device.node}>
+      <th scope="row"><${NodeName} node=${device.node} /></th>
+      <td data-label=${t("col.state")}>
+        <${RolloutState} state=${device.state} />
+        <div class="muted small nowrap">
+          ${(device.offline || now?.online === false) && `${t("state.offline")} · `}
+          ${device.since > 0 && html`<${At} ms=${device.since} />`}
+        </div>
+        ${
+          device.state === "offered" &&
+          now?.slot?.offered === one.digest &&
+          html`
+            <div class="small">${t(`version.${now.slot.state}`)}</div>
+          `
+        }
+      </td>
+      <td data-label=${t("col.runs")}>
+        ${now?.ref ?? NONE}
+        <div class="muted small nowrap">
+          ${runs ? html`<span class="mono" title=${`sha256:${runs}`}>${runs.slice(0, 12)}</span>` : t("rollout.own")}
+          ${now?.slot?.since > 0 && html`${" · "}<${At} ms=${now.slot.since} />`}
+        </div>
+      </td>
+      <td data-label=${t("col.attempt")}>
+        ${device.attempt ? count(device.attempt) : NONE}
+        <div class="muted small mono" title=${t("rollout.offer")}>${(now?.slot?.offered ?? "").slice(0, 12)}</div>
+      </td>
+      <td data-label=${t("col.results")} class="nowrap">
+        ${slot.of ? count(good) : NONE}
+        ${slot.of > 0 && html`<div class="muted small">≥ ${count(slot.of)}</div>`}
+      </td>
+      <td data-label=${t("col.nan")} class="nowrap">${n ? shareText(nan / n) : NONE}</td>
+      <td data-label=${t("col.p99")} class="nowrap">${n ? `${value(p99)} ms` : NONE}</td>
+      <td data-label=${t("col.reason")} class="break span">
+        <${Why} reason=${device.why ? device : slot.why ? slot : {}} />
+        ${device.signed_by && html`${" "}<span class="tag" title=${t("signed", { key: device.signed_by })}>✓ ${device.signed_by}</span>`}
+      </td>
+    </tr>
+  `;
+}
