@@ -265,7 +265,8 @@ def status_lines(document: dict[str, Any]) -> Iterator[str]:
         why = f": {model['why']}" if model.get("why") else ""
         known = f", {model['name']}@{model.get('ver', '?')}" if model.get("name") else ""
         place = f" on {model['provider']}" if model.get("provider") else ""
-        yield f"model {name}: {model.get('state')}{known}{place}, {counted(model.get('runs', 0), 'run')}{why}"
+        state = "degraded" if model.get("degraded") else model.get("state")
+        yield f"model {name}: {state}{known}{place}, {counted(model.get('runs', 0), 'run')}{why}"
         yield from _offer_lines(name, model.get("slot"))
     if document.get("fence_code"):
         yield f"a limit of the fence is reached: {document.get('fence', '')}"

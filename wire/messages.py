@@ -198,6 +198,7 @@ class ModelSlot(_Message, kw_only=True):
 class ModelState(_Message, kw_only=True):
     """The model in one slot and the execution provider that it really uses.
 
+    A `degraded` one is `ok`: it runs, and its input is bad or not what it was made for, for the reason `why`.
     `signed_by` is the name of the key that signed its package, if the node trusts it. `isolation` is `thread`
     or `process`; for a process `pid` is its number, 0 while it has ended, and `mb` its private memory.
     `evidence` is about another model that is tried beside it, `slot` about the version offered last.
@@ -205,6 +206,7 @@ class ModelState(_Message, kw_only=True):
     """
 
     state: Literal["ok", "failed", "stopped"]
+    degraded: bool = False  # not a state of its own, which an older collector would refuse
     name: Short = ""
     ver: Short = ""
     provider: Short = ""

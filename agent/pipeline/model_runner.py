@@ -382,10 +382,10 @@ class ModelRunner:
 
     @property
     def _noticed(self) -> Reason:
-        """What is wrong while the model runs: the fence's limits, then its input."""
-        if self._slowed.reason.why or self._input is None:
-            return self._slowed.reason
-        return self._input.reason
+        """What is wrong while the model runs: its input, then the fence's limits."""
+        if self._input is not None and self._input.reason.why:
+            return self._input.reason
+        return self._slowed.reason
 
     def _is_fenced(self) -> bool:
         """Whether the fence of the agent forbids an inference now."""
@@ -579,6 +579,7 @@ class ModelRunner:
             return
         self.state = ModelState(
             state=state,  # type: ignore[arg-type]  # one of its literals
+            degraded=state == "ok" and reason.code.startswith("model-input-"),
             name=self.ref.name,
             ver=self.ref.ver,
             provider=provider or before.provider,
@@ -586,8 +587,8 @@ class ModelRunner:
             signed_by="" if self._model is None else self._model.signed_by,
             **reason.fields(),
         )
-        if state != before.state:
-            if state == "failed":
+        if (state, self.state.degraded) != (before.state, before.degraded):
+            if state == "failed" or self.state.degraded:
                 log.warning("model %s: %s", self.name, why)
             else:
                 log.info("model %s: %s runs on %s", self.name, self.label, self.state.provider)

@@ -71,11 +71,7 @@ def find(
         for model in view.models
         if model["state"] == "ok" and model["code"].startswith("fence-")
     ]
-    found += [
-        _of_model("model-input", 2, model)
-        for model in view.models
-        if model["state"] == "ok" and model["code"].startswith("model-input-")
-    ]
+    found += [_of_model("model-input", 2, model) for model in view.models if model["state"] == "degraded"]
     depth, oldest = view.outbox["depth"] or 0, view.outbox["oldest_s"] or 0
     if depth and oldest > BACKLOG_S:
         text = f"{counted(int(depth), 'message waits', 'messages wait')}, the oldest for {oldest:.0f} s"

@@ -142,11 +142,15 @@ def _models(state: NodeState, online: bool, newest: Newest) -> Iterator[dict[str
             "pid": current.pid if current else 0,
             "mb": current.mb if current else 0.0,
             "offer": msgspec.to_builtins(current.slot) if current and current.slot is not UNSET else {},
-            "state": current.state if current and online else "unknown",
+            "state": _state(current) if current and online else "unknown",
             **_reason(current),
             "counters": current.counters if current else {},
             "verdict": verdict(newest(device, slot)) if online else {},
         }
+
+
+def _state(model: ModelState) -> str:
+    return "degraded" if model.state == "ok" and model.degraded else model.state
 
 
 def _reason(current: DeviceState | ModelState | None) -> dict[str, Any]:

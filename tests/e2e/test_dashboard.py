@@ -671,7 +671,12 @@ def test_a_reason_is_translated_by_its_code_and_shown_as_sent_without_one(
         code="model-too-slow", args={"p99_ms": 9.0, "budget_ms": 5.0},
     )  # fmt: skip
     now = time.time_ns() // 1_000_000
-    said = Status(state="online", ts=now, boot="0badcafe", sess=2, devices=devices, models={"slot": slow})
+    dark = ModelState(
+        state="ok", degraded=True, name="eye", ver="2.0.0", device="older", why="its pictures are dark",
+        code="model-input-dark", provider="CPUExecutionProvider",
+    )  # fmt: skip
+    models = {"slot": slow, "look": dark}
+    said = Status(state="online", ts=now, boot="0badcafe", sess=2, devices=devices, models=models)
     unit = own_site.feeder.unit
     unit.send(said, "status")
     step = Event(
@@ -691,6 +696,13 @@ def test_a_reason_is_translated_by_its_code_and_shown_as_sent_without_one(
         expect(row.locator(".trouble", has_text=device).first).to_contain_text(devices[device].why)
     model = problems.filter(has_text="모델이 실행되지 않음")
     expect(model).to_contain_text("slot: 추론 시간(p99)이 9 ms로 허용 한도 5 ms를 넘습니다.")
+    expect(problems.filter(has_text="모델 입력 이상")).to_contain_text("look: 영상이 어둡습니다.")
+    degraded = row.locator(".model", has_text="eye")
+    expect(degraded.locator(".state")).to_have_text("이상")
+    expect(degraded.locator(".tag")).to_have_text("CPU")
+    expect(degraded).to_have_attribute(
+        "title", "영상이 어둡습니다. 렌즈가 가려졌는지, 조명이 있는지 확인하세요."
+    )
     picture(page, "fleet-reasons-ko")
     page = fleet(own_watched)
     shown = page.locator('[data-node="hanbit/field/unit-3/unit-09"] .trouble', has_text="opc.tcp")

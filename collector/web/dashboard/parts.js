@@ -245,22 +245,25 @@ export function Model({ model }) {
         <span class="muted">${model.ver}</span>
       </span>
       ${
-        model.state === "ok"
-          ? provider &&
+        model.state !== "ok" &&
+        html`
+          <${State} state=${model.state} />
+        `
+      }
+      ${
+        ["ok", "degraded"].includes(model.state) &&
+        provider &&
+        html`
+          <span class="tag" title=${t("provider")}>${provider}</span>
+          ${
+            model.isolation === "process" &&
             html`
-              <span class="tag" title=${t("provider")}>${provider}</span>
-              ${
-                model.isolation === "process" &&
-                html`
-                  <span class="tag" title=${t("isolation", { pid: model.pid, mb: count(model.mb) })}>
-                    ${t("process")}
-                  </span>
-                `
-              }
+              <span class="tag" title=${t("isolation", { pid: model.pid, mb: count(model.mb) })}>
+                ${t("process")}
+              </span>
             `
-          : html`
-              <${State} state=${model.state} />
-            `
+          }
+        `
       }
       ${
         model.signed_by &&

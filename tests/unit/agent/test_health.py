@@ -53,6 +53,20 @@ def test_a_heartbeat_is_a_live_body_with_every_promised_field() -> None:
     assert 5 < rss_mb() < 10_000
 
 
+def test_a_degraded_model_is_shown_and_the_agent_is_well() -> None:
+    model = {
+        "state": "ok",
+        "degraded": True,
+        "name": "m",
+        "ver": "1",
+        "runs": 7,
+        "why": "its pictures are dark",
+    }
+    document = {"running": True, "age_s": 0.0, "connected": True, "models": {"slot": model}}
+    assert "model slot: degraded, m@1, 7 runs: its pictures are dark" in list(status_lines(document))
+    assert is_well(document)
+
+
 def test_a_refusal_is_in_the_heartbeat_and_in_the_status() -> None:
     health, why = Health(Clock(), "ab12cd34"), "it exceeds shares.node.names of the collector"
     quiet = health.heartbeat(OutboxStats(), "0123456789abcdef", ClockState.NTP)

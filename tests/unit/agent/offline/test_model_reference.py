@@ -81,7 +81,8 @@ async def test_a_replay_shows_the_drift_that_a_changed_sensor_makes(package: Pat
     assert (device, event.slot, event.code, event.sev) == ("arm", "anomaly", "model-input-drift", 2)
     assert event.args == {"features": "j4_position"}
     state = other.states["anomaly"]
-    assert (state.state, state.code) == ("ok", "model-input-drift")
+    assert (state.state, state.degraded, state.code) == ("ok", True, "model-input-drift")
+    assert not same.states["anomaly"].degraded
 
 
 def test_recordings_that_give_no_reference(package: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from agent.inference.model_cache import ModelCache
 from agent.pipeline.model_runner import Inference, ModelHost, ModelRunner
 from agent.pipeline.settings import SlotConfig
 from tests.polling import until
-from wire.clock import Clock
+from wire.clock import NS_PER_S, Clock
 from wire.messages import ClockState, Field, Stream
 from wire.reasons import because
 
@@ -221,6 +221,36 @@ async def test_a_fence_skips_input_by_name_and_the_rest_runs(summing: Path, cach
     assert (made.counters["runs"], made.counters["fenced"]) == (1, 5)
     assert (made.state.state, made.state.code) == ("ok", "fence-inferences")
     assert "fence.inferences_per_s" in made.state.why
+
+
+async def test_bad_pictures_degrade_a_model_that_runs_on(packages: Any, cache: ModelCache) -> None:
+    """Also beside a limit of the fence, which is the lesser problem; it ends with the bad pictures."""
+    spec = {"kind": "frame", "name": "x", "size": [8, 8], "fit": "stretch"}
+    output = {"decoder": "regression", "fields": {"v": {}}}
+    path = packages.write(
+        packages.constant(np.ones(1), shape=(1, 3, 8, 8)), name="f", input=spec, output=output
+    )
+    fence, stream = FenceSettings(inferences_per_s=0.001), Stream(kind="frame")
+    made = runner(path, cache, Results(), stream=stream, fence=fence)
+    made.open()
+    task = asyncio.create_task(made.run())
+    await asyncio.sleep(0)
+    dark, light = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 128, np.uint8)
+    for index in range(8):
+        made.offer(Reading("pictures", index * NS_PER_S, picture=dark, index=index))
+        await until(lambda: not made.busy)
+    made._slowed._since_s -= 10
+    made._check()
+    assert (made.state.state, made.state.degraded, made.state.code) == ("ok", True, "model-input-dark")
+    assert made.shown.degraded
+    for index in range(8, 16):
+        made.offer(Reading("pictures", index * NS_PER_S, picture=light, index=index))
+        await until(lambda: not made.busy)
+    made._check()
+    assert (made.state.state, made.state.degraded) == ("ok", False)
+    assert made.state.code.startswith("fence-")
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_a_model_that_is_closed_takes_no_input_and_shows_why(summing: Path, cache: ModelCache) -> None:

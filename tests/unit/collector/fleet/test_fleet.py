@@ -57,6 +57,23 @@ def view(fleet: Fleet) -> Any:
     return found
 
 
+def test_a_model_with_bad_input_is_degraded_and_an_older_agent_sends_none(fleet: Fleet) -> None:
+    why = {"why": "its pictures are dark", "code": "model-input-dark"}
+    models = {
+        "a": ModelState(state="ok", degraded=True, device="cam", **why),
+        "b": ModelState(state="failed", degraded=True, device="cam", **why),
+        "c": ModelState(state="ok", device="cam"),
+    }
+    fleet.on_status(NODE, status(models=models), T0, retained=False)
+    fleet.on_live(BEAT, {"ts": T0}, T0, retained=False)
+    found = view(fleet)
+    assert [model["state"] for model in found.models] == ["degraded", "failed", "ok"]
+    problems = [(one.code, one.slot, one.sev) for one in found.problems if one.slot]
+    assert problems == [("model-failed", "b", 3), ("model-input", "a", 2)]
+    fleet.on_status(NODE, status("lost", models=models), T0, retained=False)
+    assert {model["state"] for model in view(fleet).models} == {"unknown"}
+
+
 def test_the_verdict_of_a_model_is_shown_while_its_node_is_online(fleet: Fleet) -> None:
     said = ModelState(state="ok", name="ecg-rhythm", ver="1.0.0", device="arm")
     fleet.on_status(NODE, status(models={"rhythm": said}), T0, retained=False)

@@ -46,7 +46,7 @@ def test_the_worst_comes_first_and_every_code_is_listed() -> None:
             {
                 "slot": "wear",
                 "device": "arm",
-                "state": "ok",
+                "state": "degraded",
                 "why": "x",
                 "code": "model-input-drift",
                 "args": {},
