@@ -21,6 +21,7 @@ from collector.store.store import SqliteStore
 
 NODE, T0 = "acme/trial/hall/cobot-01", 1_795_356_000_000
 SPAN = {"start_ms": 0, "end_ms": 2**45}
+_made: dict[str, Path] = {}
 
 
 @pytest.fixture(params=["packed", "landed"])
@@ -33,8 +34,13 @@ def sound(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> Path:
-    """A store with 200 messages of ten rows, packed or not, and 20 events in one file; copy it."""
+    """A store with 200 messages of ten rows, packed or not, and 20 events in one file; copy it.
+
+    It is made once: each of its messages is flushed to the disk.
+    """
     monkeypatch.setattr(landed, "PACK_MESSAGES", 1 if request.param == "packed" else 1_000)
+    if request.param in _made:
+        return _made[request.param]
     folder = tmp_path_factory.mktemp("sound") / "store"
     store, ledger = SqliteStore(folder, clock), Ledger()
     for seq in range(1, 221):
@@ -42,7 +48,7 @@ def sound(
         one = event(seq, ts=T0 + seq) if seq % 11 == 0 else batch(seq, values, t0=T0 + seq * 1000, per=100)
         commit(store, ledger, [one])
     store.close()
-    return folder
+    return _made.setdefault(request.param, folder)
 
 
 def harmed(path: Path, first: int, bits: int, seed: int) -> None:
