@@ -40,7 +40,7 @@ RESULTS = Path(__file__).parent / "results.md"
 
 
 def main(wanted: Sequence[str]) -> int:
-    """Run the named parts, by default all; each replaces its own section of results.md."""
+    """Run the named parts, by default all; each replaces its own section of results.md and no other."""
     unknown = set(wanted) - set(PARTS)
     if unknown:
         print(
@@ -54,16 +54,22 @@ def main(wanted: Sequence[str]) -> int:
         took_s = Clock().monotonic() - began_s
         section = f"{_machine()} Took {took_s:.0f} s.\n\n{table(rows)}\n"
         print(f"## {PARTS[part]}\n\n{section}")
-        _replace(PARTS[part], section)
+        replace(PARTS[part], section)
     return 0
 
 
-def _replace(title: str, section: str) -> None:
-    """Replace one section of results.md, in the order of the parts; remove sections of removed parts."""
+def replace(title: str, section: str) -> None:
+    """Replace one section of results.md, or add it in the order of the parts; every other section stays."""
     text = RESULTS.read_text() if RESULTS.exists() else ""
-    sections = dict(each.split("\n\n", 1) for each in text.split("\n## ")[1:])
+    sections = dict(each.split("\n", 1) for each in f"{text}\n".split("\n## ")[1:])
+    if title not in sections:  # it comes before the parts that follow it, and those after it keep their order
+        parts = list(PARTS.values())
+        later = set(parts[parts.index(title) :])
+        at = next((place for place, each in enumerate(sections) if each in later), len(sections))
+        listed = list(sections.items())
+        sections = dict([*listed[:at], (title, ""), *listed[at:]])
     sections[title] = section
-    kept = [f"## {title}\n\n{sections[title].strip()}\n" for title in PARTS.values() if title in sections]
+    kept = [f"## {name}\n\n{body.strip()}\n" for name, body in sections.items()]
     RESULTS.write_text("\n".join([f"# Measured by `make bench`\n\n{_SHARED}\n", *kept]))
 
 
