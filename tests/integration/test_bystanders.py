@@ -21,9 +21,12 @@ import pytest
 
 from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import Child, edgebed_command
+from tests.brokers import LONG_TEST_KINDS
 from wire.codec import encode
 from wire.messages import Batch
 from wire.task_cancellation import end
+
+pytestmark = pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 
 FLOOD = 2_000
 FAULT_S = 2.5  # long enough to fill every buffer that a bad peer could fill

@@ -236,6 +236,7 @@ def test_kill_9_in_mid_stream_loses_and_doubles_nothing(
     expect_exactly(tmp_path / "store", sender.taken)
 
 
+@pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 def test_duplicates_are_dropped_counted_and_acknowledged_again(broker: BrokerProcess, child: Child) -> None:
     child.start()
     with Sender(broker.port) as sender:
@@ -251,6 +252,7 @@ def test_duplicates_are_dropped_counted_and_acknowledged_again(broker: BrokerPro
     assert (entry["stored"], entry["duplicates"], entry["rows_stored"]) == (20, 20, 200)
 
 
+@pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 def test_garbage_is_quarantined_alone(tmp_path: Path, broker: BrokerProcess, child: Child) -> None:
     dice = random.Random(3)
     child.start()
@@ -326,6 +328,7 @@ def read_all(tmp_path: Path) -> list[tuple[str, str, list[int], int]]:
         reader.close()
 
 
+@pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 def test_a_restart_brings_back_ledger_and_fleet(broker: BrokerProcess, child: Child) -> None:
     child.start()
     with Sender(broker.port) as sender:

@@ -17,12 +17,15 @@ from collector.store.store import SqliteStore
 from edgebed.broker import BrokerProcess, free_port
 from edgebed.drill.check import kept
 from edgebed.processes import Child, edgebed_command
+from tests.brokers import LONG_TEST_KINDS
 from tests.integration.test_collector import EP, NODE, Sender, ask, is_online
 from tests.polling import wait_until
 from tests.unit.collector.conftest import SetClock
 from wire.codec import encode
 from wire.messages import Batch
 from wire.topics import Address, parse
+
+pytestmark = pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 
 OTHER = Address("blue", "trial", "hall", "cobot-01")
 DAY_MS = 86_400_000

@@ -11,6 +11,7 @@ import yaml
 
 from edgebed.broker import BrokerProcess
 from edgebed.processes import edgebed_command
+from tests.brokers import LONG_TEST_KINDS
 from tests.integration.conftest import CollectorProcess
 from tests.polling import wait_until
 from tests.running_agent import GUARD_S, NODE, RunningAgent, Subscriber, replay
@@ -32,6 +33,7 @@ def config(
     return subprocess.run(command, capture_output=True, text=True, timeout=GUARD_S, check=False)
 
 
+@pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 def test_a_request_reaches_the_node_and_its_answer_comes_back(
     broker: BrokerProcess, collector: CollectorProcess, tmp_path: Path
 ) -> None:
@@ -111,6 +113,7 @@ def test_a_wrong_file_is_named_before_anything_is_asked(tmp_path: Path, text: st
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 def test_an_unknown_node_is_named(collector: CollectorProcess, broker: BrokerProcess) -> None:
     if broker.kind != "mosquitto":
         pytest.skip("the broker does not matter here")

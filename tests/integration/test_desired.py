@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 
 from edgebed.broker import BrokerProcess
+from tests.brokers import LONG_TEST_KINDS
 from tests.polling import wait_until
 from tests.running_agent import GUARD_S, RunningAgent, Subscriber, replay
 from wire.clock import Clock
+
+pytestmark = pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +186,7 @@ def _named(there: Subscriber, code: str, sentence: str) -> None:
 def test_what_cannot_be_used_changes_nothing_and_is_named(
     agent: RunningAgent, there: Subscriber, broker: BrokerProcess
 ) -> None:
-    if broker.kind != "mosquitto":
+    if broker.kind != "nats":
         pytest.skip("the broker does not matter here")
     (agent.folder / "link").symlink_to("/etc")
     (agent.folder / "pw").write_text("secret")
@@ -264,7 +267,7 @@ def documents() -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.timeout(60 * max(KILLS, 10))
 def test_a_kill_at_any_moment_leaves_a_whole_configuration(broker: BrokerProcess, tmp_path: Path) -> None:
-    if broker.kind != "mosquitto":
+    if broker.kind != "nats":
         pytest.skip("the broker does not matter here")
     there = Subscriber(broker.port)
     agent = RunningAgent(tmp_path, broker.url, remote={"config": True, "files": ["."], "soak_s": 0.7})

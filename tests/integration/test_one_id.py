@@ -18,10 +18,13 @@ from collector.config import CollectorConfig, Http
 from collector.mqtt import connection, link, rival
 from edgebed.broker import BrokerProcess
 from edgebed.processes import Child, edgebed_command
+from tests.brokers import LONG_TEST_KINDS
 from tests.polling import until, wait_until
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.errors import ConfigError
+
+pytestmark = pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 
 WORDS = "another client with the id 'collector-1' is connected to .*0x8E"
 

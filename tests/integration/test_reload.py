@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgebed.broker import BrokerProcess
+from tests.brokers import LONG_TEST_KINDS
 from tests.polling import wait_until
 from tests.running_agent import RunningAgent, Subscriber, replay
 
@@ -33,6 +34,7 @@ def agent(broker: BrokerProcess, tmp_path: Path, there: Subscriber) -> Iterator[
     made.child.stop()
 
 
+@pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 def test_what_did_not_change_goes_on_and_outbox_and_identity_stay(
     agent: RunningAgent, there: Subscriber
 ) -> None:
@@ -92,6 +94,7 @@ def test_a_config_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
         agent.child.stop()
 
 
+@pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 def test_devices_that_do_not_work_bring_the_old_ones_back(agent: RunningAgent, there: Subscriber) -> None:
     agent.document["devices"]["arm"] = replay(file="rows.csv", rate=2.0)
     agent.document["devices"]["leg"] = replay(file="gone.csv")
@@ -110,6 +113,7 @@ def test_devices_that_do_not_work_bring_the_old_ones_back(agent: RunningAgent, t
     wait_until(lambda: "code" not in there.body("status"), "the problem is over")
 
 
+@pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 def test_a_plain_sighup_reads_the_file_too(agent: RunningAgent) -> None:
     agent.document["devices"]["leg"] = replay()
     agent.write()
@@ -118,6 +122,7 @@ def test_a_plain_sighup_reads_the_file_too(agent: RunningAgent) -> None:
     assert list(agent.status()["devices"]) == ["arm", "leg"]
 
 
+@pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 def test_a_stop_in_a_trial_ends_in_order(agent: RunningAgent) -> None:
     agent.document["devices"]["leg"] = replay(file="gone.csv")
     agent.write()

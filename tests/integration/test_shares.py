@@ -13,10 +13,13 @@ import paho.mqtt.client as mqtt
 import pytest
 
 from edgebed.broker import BrokerProcess
+from tests.brokers import LONG_TEST_KINDS
 from tests.integration.conftest import Box, CollectorProcess
 from tests.polling import until
 from wire.codec import encode
 from wire.messages import Batch, Scalar
+
+pytestmark = pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 
 NOW_MS = int(time.time() * 1000)
 
