@@ -10,14 +10,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import simulators
+from edgebed.cli import command
 from edgebed.processes import Child, edgebed_command
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = edgebed_command("sim", *arguments)
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        edgebed_command("sim", *arguments), capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_every_kind_is_listed() -> None:
@@ -60,8 +63,8 @@ def test_it_ends_by_signal(tmp_path: Path, how: signal.Signals, status: int) -> 
     ],
 )
 def test_mistakes_are_usage_errors(arguments: list[str], said: str) -> None:
-    done = run("run", *arguments)
-    assert done.returncode == 2
+    done = CliRunner().invoke(command, ["sim", "run", *arguments])
+    assert done.exit_code == 2
     assert said in done.stderr
     assert done.stdout == ""
 
