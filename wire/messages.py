@@ -112,13 +112,15 @@ class DeviceState(_Message, kw_only=True):
 class Arm(_Message, kw_only=True):
     """One of two models that see the same input: its package, and what became of its input.
 
-    `n` runs gave a result and `failed` ones none; `nan` and `alarms` are among the results. `p50_ms` and
-    `p99_ms` are of the newest 1,000 results, `cpu_s` of all: the time in the thread that ran the model.
+    `sha256` is that of its ONNX file, `digest` the root digest of its package. `n` runs gave a result and
+    `failed` ones none; `nan` and `alarms` are among the results. `p50_ms` and `p99_ms` are of the newest
+    1,000 results, `cpu_s` of all: the time in the thread that ran the model.
     """
 
     name: Short = ""
     ver: Short = ""
     sha256: Short = ""
+    digest: Short = ""
     n: Count = 0
     failed: Count = 0
     nan: Count = 0
@@ -179,7 +181,8 @@ class ModelSlot(_Message, kw_only=True):
     `digest` is the package that runs, empty for that of the config; `offered` the one that was offered, in
     its `attempt`. `results` of the `of` good results on real input that it needs came so far. `why` is the
     reason for `refused` and `rolled-back`, and what holds back a version that is `waiting`. `ran` is what its
-    runs gave that were judged, in shadow or in the slot, since the agent started.
+    runs gave that were judged, in shadow or in the slot, since the agent started. `evidence` is how it agreed
+    with what ran, where it was offered with shadow runs; it stays until another is offered.
     """
 
     state: SlotState
@@ -193,6 +196,7 @@ class ModelSlot(_Message, kw_only=True):
     code: Code = ""
     args: Args = {}
     ran: Arm | UnsetType = UNSET
+    evidence: Evidence | UnsetType = UNSET
 
 
 class ModelState(_Message, kw_only=True):

@@ -82,6 +82,10 @@ class ModelCache:
             raise ModelError(found.why).coded(found.code, **found.args)
         return found
 
+    def isolation(self, asked: Isolation | None, signed_by: str) -> Isolation:
+        """Where a package runs that a trusted key signed; `signed_by` is empty if none did."""
+        return asked or ("thread" if signed_by else self._unsigned)
+
     def refusal(self, package: Package) -> Reason:
         """Why `trust` does not allow a package now; `NO_REASON` where it does. Blocks."""
         from agent.inference import signature_check
@@ -129,7 +133,7 @@ class ModelCache:
             )
             if (full := self.fences.no_room(rss_mb(), report.rss_mb)).why:
                 return full
-            isolation = isolation or ("thread" if report.signed_by else self._unsigned)
+            isolation = self.isolation(isolation, report.signed_by)
             if not report.signed_by:
                 log.warning(
                     "%s: no key that is trusted here has signed this package (isolation: %s)",

@@ -242,6 +242,11 @@ def digests(folder: Path) -> dict[str, str]:
     return _digests(folder, (FILE, *IGNORED))
 
 
+def package_digest(folder: Path) -> str:
+    """The root digest of a package, by which stores keep it; blocks. Raises ModelError, as `digests` does."""
+    return root(digests(folder).values())
+
+
 def root(each: Iterable[str]) -> str:
     """The root digest of OpenSSF Model Signing over the digests of files in the order of their names."""
     return hashlib.sha256(bytes.fromhex("".join(each))).hexdigest()

@@ -153,6 +153,7 @@ class Tally:
     """What one model gave."""
 
     ref: ModelRef | None = None
+    digest: str = ""
     n: int = 0
     failed: int = 0
     nan: int = 0
@@ -179,6 +180,7 @@ class Tally:
             name=ref.name,
             ver=ref.ver,
             sha256=ref.sha256,
+            digest=self.digest,
             n=self.n,
             failed=self.failed,
             nan=self.nan,

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from adapters.base import Picture, Reading
 from agent.clock_sync import Stamp
 from agent.fences.fences import Fences, Slowed
-from agent.inference.model_cache import ModelCache
+from agent.inference.model_cache import Isolation, ModelCache
 from agent.pipeline import crops
 from agent.pipeline.crops import Crop
 from agent.pipeline.input_watch import InputSummary, InputWatch
@@ -49,7 +49,7 @@ _PROCESS = frozenset(code for code in CODES if code.startswith("model-worker-"))
 STUCK_S = 20.0  # a model that takes longer for one answer is reported as failed
 _WINDOWS_WAITING = 4
 _HELD_WAITING = 8  # more, while the model before answers what it has
-Mode = Literal["live", "shadow", "warm"]
+Mode = Literal["live", "warm"]
 _runs = itertools.count()  # a state of a model belongs to one run of one runner
 CHECK_S = 5.0  # how often the problems of a model are looked for
 
@@ -97,13 +97,9 @@ class Inference:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of a model, for who judges it; `inference` is None for a run that failed.
-
-    `live` is False for a result that acts on nothing.
-    """
+    """One answer of a model, for who judges it; `inference` is None for a run that failed."""
 
     inference: Inference | None
-    live: bool
 
 
 def _unwatched(_answer: Answer) -> None:
@@ -134,8 +130,7 @@ class ModelRunner:
     A source that can wait is held back while the model is busy. For other sources the oldest input is dropped
     and counted (`dropped`). Until `open`, or `install` of what `prepare` gave, there is no result.
 
-    In the mode `shadow` results go to `watch` alone; in the mode `warm` windows are made and nothing runs.
-    While it is `held`, input waits.
+    In the mode `warm` windows are made and nothing runs. While it is `held`, input waits.
     """
 
     def __init__(
@@ -148,6 +143,7 @@ class ModelRunner:
         self.manifest: Manifest | None = None
         self.ref = ModelRef(name="", ver="", sha256="")
         self.mode: Mode = "live"
+        self.task: asyncio.Task[None] | None = None  # of `run`
         self.held = False
         self.warmed = False  # the next row or picture gives a result
         self.watch: Callable[[Answer], None] = _unwatched
@@ -220,7 +216,19 @@ class ModelRunner:
         """Load, check and warm up the model; blocks. `state` shows a model that cannot be used."""
         self.install(self.prepare())
 
-    def prepare(self) -> Opened:
+    @property
+    def _isolation(self) -> Isolation | None:
+        return None if self.settings.isolation is UNSET else self.settings.isolation
+
+    @property
+    def is_where_asked(self) -> bool:
+        """Whether the open model is in the thread or process that the config asks for."""
+        model = self._model
+        return model is None or model.isolation == self._host.models.isolation(
+            self._isolation, model.signed_by
+        )
+
+    def prepare(self, isolation: Isolation | None = None) -> Opened:
         """Load, check and warm up the model, in any thread; blocks for as long as the gate needs."""
         from agent.inference.decoders import ModelError  # only agents with models pay for these modules
         from agent.inference.package import load_package
@@ -234,7 +242,7 @@ class ModelRunner:
             why = input_mismatch(manifest, settings.input, self._stream, settings.every)
             if why := why or scene_mismatch(manifest, settings):
                 raise ModelError(why).coded("model-input-mismatch")
-            isolation = None if self.settings.isolation is UNSET else self.settings.isolation
+            isolation = self._isolation if isolation is None else isolation
             self.prepared = model = self._host.models.model(package, self.settings.asked, isolation)
             if settings.crops is not None and (clash := crops.FIELDS.keys() & model.fields().keys()):
                 raise ModelError(f"its field {min(clash)!r} has the name of a field of crops").coded(
@@ -320,7 +328,7 @@ class ModelRunner:
             return None
         other = None if self.shadow is None else self.shadow.next()
         stamp = self._host.stamp(reading.at_ns)
-        return self._put(_Job(reading, window, stamp, self.mode == "live", other=other))
+        return self._put(_Job(reading, window, stamp, other=other))
 
     def _put(self, job: _Job) -> Awaitable[None] | None:
         """Let a job wait; returns what a source that can wait must await."""
@@ -349,8 +357,7 @@ class ModelRunner:
         for crop in crops.crops(config, picture, seen.result.boxes):
             if not self._is_fenced():
                 other = None if self.shadow is None else self.shadow.next()
-                live = self.mode == "live"
-                self._jobs.append(_Job(seen.reading, None, seen.stamp, live, crop, other))
+                self._jobs.append(_Job(seen.reading, None, seen.stamp, crop, other))
         self._hand_on()
         while len(self._jobs) > self._limit and not self.waits:
             self._jobs.popleft()
@@ -398,6 +405,7 @@ class ModelRunner:
 
     async def run(self) -> None:
         """Wait until the model is open, then run it on the offered input until cancelled."""
+        self.task = asyncio.current_task()
         await self.opened.wait()
         if self._model is None:
             return
@@ -521,7 +529,7 @@ class ModelRunner:
         self._hand_on()  # before this answer is processed, so that the thread does not wait
         result = None if given is None else given.result
         by = self._model if given is None else given.by
-        if (shadow := self.shadow) is not None and job.live:
+        if (shadow := self.shadow) is not None:
             if given is not None and given.missed is not None:
                 shadow.missed(given.missed)
             shadow.acted(None if result is None else job.seen(result), by)
@@ -531,17 +539,16 @@ class ModelRunner:
             if result is not None:
                 in_turns = shadow is not None and shadow.in_turns
                 answer = job.answer(result, self._scene, self.drift, by.manifest if in_turns else None)
-                if job.live:
-                    self._host.done(self, answer)
+                self._host.done(self, answer)
                 if by is self._model:  # a version on trial is judged by its own results
-                    self.watch(Answer(answer, job.live))
+                    self.watch(Answer(answer))
             self.counters["runs"] += 1
             nan = self._nan.add(result is not None and result.nan)
             self._enter("ok" if nan is None else "failed", nan or self._noticed, self._model.provider)
         except Exception as error:  # one bad run must not end the daemon
             log.debug("%s: run failed", self.name, exc_info=True)
             self.counters["failed"] += 1
-            self.watch(Answer(None, job.live))
+            self.watch(Answer(None))
             name = "" if isinstance(error, EdgebedError) else f"{type(error).__name__}: "
             text = printable(f"{name}{error}", 500)
             why = because(text, "model-run-failed")
@@ -600,7 +607,6 @@ class _Job:
     reading: Reading
     window: Window | None
     stamp: Stamp
-    live: bool
     crop: Crop | None = None
     other: Model | Worker | None = None  # that answers instead of the slot's model
 
@@ -612,17 +618,21 @@ class _Job:
     def seen(self, result: Result) -> Seen:
         """The input with a copy of its result, which the zones of the slot change afterwards."""
         kept = copied(result, values=dict(result.values), boxes=list(result.boxes))
-        return Seen(self.reading.at_ns, self.picture, self.window, kept)
+        return Seen(self.reading.at_ns, self.picture, self.window, kept, self.quality)
+
+    @property
+    def quality(self) -> Quality:
+        """That of the picture, or of the window."""
+        return self.reading.quality if self.window is None else self.window.quality
 
     def answer(self, result: Result, scene: Scene | None, drift: Reason, by: Manifest | None) -> Inference:
         whole, crop = self.window, self.crop
-        quality = self.reading.quality if whole is None else whole.quality
         if crop is not None:
             result = crop.on_frame(result)
         boxes = result.boxes
         happened = scene.apply(result, self.reading.at_ns) if scene is not None else ()
         seen = (happened, boxes, crop)
-        return Inference(self.reading, result, whole is not None, quality, self.stamp, *seen, drift, by)
+        return Inference(self.reading, result, whole is not None, self.quality, self.stamp, *seen, drift, by)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from adapters.base import Reading
 from agent.clock_sync import Stamps
 from agent.inference.gate_process import at_once
-from agent.inference.model_cache import ModelCache
+from agent.inference.model_cache import Isolation, ModelCache
 from agent.inference.trust import Trust
 from agent.outbox import Message
 from agent.pipeline import privacy
@@ -25,12 +25,12 @@ from agent.pipeline.batcher import JOIN_AGE_S, MAX_AGE_S, Batcher
 from agent.pipeline.changes import Changes, Setup
 from agent.pipeline.events import EventReporter
 from agent.pipeline.input_watch import InputSummary
-from agent.pipeline.model_runner import STUCK_S, Inference, Mode, ModelHost, ModelRunner
+from agent.pipeline.model_runner import STUCK_S, Inference, ModelHost, ModelRunner
 from agent.pipeline.model_threads import in_thread
 from agent.pipeline.scene import areas
-from agent.pipeline.settings import DevicePlan, PublishConfig, SlotConfig, shadow_stream
+from agent.pipeline.settings import DevicePlan, PublishConfig, ShadowConfig, SlotConfig, shadow_stream
 from agent.pipeline.shadow import STREAM as SHADOW_STREAM
-from agent.pipeline.shadow import Shadow, ShadowHost
+from agent.pipeline.shadow import Shadow, ShadowHost, Watch
 from agent.pipeline.sinks import Sinks
 from agent.pipeline.snapshots import NewestPicture
 from agent.pipeline.source import Sink
@@ -39,8 +39,13 @@ from wire.messages import ClockState, Event, ModelState, Scalar, Snapshot, Strea
 from wire.reasons import Reason, because
 from wire.task_cancellation import end
 
+if TYPE_CHECKING:
+    from agent.inference.session import Model
+    from agent.inference.worker import Worker
+
 log = logging.getLogger("edgebed.model")
 
+_ALONE = because("the model of the slot is not open", "shadow-alone")
 _INPUT_SEVERITY = 2
 _LONG_S = 10.0  # a model that takes longer to open makes room for the next one
 
@@ -119,7 +124,8 @@ class Pipeline:
             for name, stream in devices[device].streams.items():
                 self._add_stream(device, name, stream)
         for runner in self.runners.values():
-            self._add_shadow(runner)
+            if runner.shadow is None:
+                self._add_shadow(runner, runner.settings.shadow)
         for at in self._pictures:
             self._choose_boxes(at)
         self._start_tasks()
@@ -128,12 +134,13 @@ class Pipeline:
         plan = self.devices[slot.device]
         return ModelRunner(name, slot, plan.streams[slot.stream], self._host, waits=plan.waits)
 
-    def _add_shadow(self, runner: ModelRunner) -> None:
-        """Give a runner the second model that its slot names, if it has none yet."""
-        slot = runner.settings
-        if slot.shadow is not UNSET and runner.shadow is None:
-            guard = partial(self._privacy.get, slot.device)
-            runner.shadow = Shadow(runner.name, slot, slot.shadow, self._shadow_host, guard)
+    def _add_shadow(
+        self, runner: ModelRunner, settings: ShadowConfig | UnsetType, watch: Watch | None = None
+    ) -> None:
+        """Give a runner a second model, if there are settings for one."""
+        if settings is not UNSET:
+            guard = partial(self._privacy.get, runner.settings.device)
+            runner.shadow = Shadow(runner.name, runner.settings, settings, self._shadow_host, guard, watch)
 
     def _seen_by(self, device: str, stream: str) -> list[ModelRunner]:
         return self._inputs.setdefault((device, stream), [])
@@ -214,22 +221,28 @@ class Pipeline:
             self._add_results(runner)
             self._sinks.declared()
         await self._open_shadow(places, runner)
-        if self._models.trust is not trust:  # other keys count since the gate looked
+        await self._trust_again(trust)
+
+    async def _trust_again(self, trust: Trust) -> None:
+        """Stop what was opened meanwhile, if other keys count since the gate looked with `trust`."""
+        if self._models.trust is not trust:
             await self.trust(self._models.trust)
 
-    async def candidate(self, name: str, package: Path, mode: Mode) -> ModelRunner:
+    async def candidate(self, name: str, package: Path, isolation: Isolation | None = None) -> ModelRunner:
         """Open another package for a slot beside what runs; its `state` shows why it cannot be used.
 
-        It sees the input of the slot, and its results act on nothing, until `swap` or `drop_candidate`.
+        It sees the input of the slot and does not run, until `swap`, `try_beside` or `drop_candidate`.
+        `isolation` counts more than that of the config.
         """
         await self.drop_candidate(name)
         plain = self.runners[name]
         settings = msgspec.structs.replace(plain.settings, package=package)
         stream = self.devices[settings.device].streams[settings.stream]
         made = ModelRunner(name, settings, stream, self._host, waits=plain.waits)
-        made.mode = mode
+        made.mode = "warm"
         self.candidates[name] = made
-        opened = await in_thread(f"opening-{name}", made.prepare)
+        trust = self._models.trust
+        opened = await in_thread(f"opening-{name}", partial(made.prepare, isolation))
         if self.candidates.get(name) is made:
             made.install(opened)
             made.warmed = made.result_stream() is not None and not made.makes_windows
@@ -237,6 +250,7 @@ class Pipeline:
             self._start_tasks()
         else:
             self.forget_models()
+        await self._trust_again(trust)
         return made
 
     async def drop_candidate(self, name: str) -> None:
@@ -244,12 +258,56 @@ class Pipeline:
         made = self.candidates.pop(name, None)
         if made is None:
             return
+        await self.end_beside(name)
         seen = self._seen_by(*_input(made))
         if made in seen:
             seen.remove(made)
         made.opened.set()
         made.release()
         await end([self._tasks.pop(task) for task in [_candidate(name)] if task in self._tasks])
+
+    async def try_beside(self, name: str, watch: Watch) -> Shadow | None:
+        """Compare the candidate of a slot with its model, instead of the second model of the config.
+
+        None while the model of the slot is not open. `watch` gets the answers of the candidate.
+        """
+        runner, made = self.runners[name], self.candidates[name]
+        if runner.shadow is not None and runner.shadow.watch is not None:
+            return runner.shadow
+        if not runner.opened.is_set() or made.model is None:
+            return None
+        slot = runner.settings
+        plain = ShadowConfig(package=slot.package) if slot.shadow is UNSET else slot.shadow
+        settings = msgspec.structs.replace(plain, package=made.settings.package, mode="shadow")
+        tried = await self._replace_shadow(runner, settings, watch)
+        await self._open_shadow(_Places(1), runner, made.model)
+        return tried
+
+    async def end_beside(self, name: str) -> None:
+        """End `try_beside`: the second model of the config, if there is one, is opened again."""
+        runner = self.runners.get(name)
+        if runner is None or runner.shadow is None or runner.shadow.watch is None:
+            return
+        await self._replace_shadow(runner, runner.settings.shadow)
+        self._open_shadow_later(runner)
+
+    async def _replace_shadow(
+        self, runner: ModelRunner, settings: ShadowConfig | UnsetType, watch: Watch | None = None
+    ) -> Shadow | None:
+        tried = self._end_shadow(runner)
+        self._remove_batcher(runner.settings.device, runner.name)
+        self._add_shadow(runner, settings, watch)
+        if runner.at_work:
+            self._add_results(runner)
+        self._sinks.declared()
+        if tried is not None:
+            await end([tried])
+        return runner.shadow
+
+    def _open_shadow_later(self, runner: ModelRunner) -> None:
+        if self._group is not None and runner.shadow is not None:
+            opening = f"opening-{shadow_stream(runner.name)}"
+            self._group.create_task(self._open_shadow(_Places(1), runner), name=opening)
 
     async def swap(self, name: str) -> None:
         """Let the candidate of a slot run instead of the runner before, which becomes its `spare`.
@@ -268,7 +326,7 @@ class Pipeline:
         self._remove_batcher(old.settings.device, name)
         self._reporters.pop(name, None)
         tried = self._end_shadow(old)
-        self._add_shadow(new)
+        self._add_shadow(new, new.settings.shadow)
         self._box_models = {at: runner for at, runner in self._box_models.items() if runner is not old}
         self.runners[name], self.spare[name] = new, old
         if (running := self._tasks.pop(_candidate(name), None)) is not None:
@@ -279,9 +337,7 @@ class Pipeline:
         new.follow(old)
         self._sinks.declared()
         await end([each for each in (task, tried) if each is not None])
-        if self._group is not None and new.shadow is not None:
-            opening = f"opening-{shadow_stream(name)}"
-            self._group.create_task(self._open_shadow(_Places(1), new), name=opening)
+        self._open_shadow_later(new)
 
     def _end_shadow(self, runner: ModelRunner) -> asyncio.Task[None] | None:
         """Forget the second model of a runner; returns its task, which is to be ended."""
@@ -289,22 +345,25 @@ class Pipeline:
         self._remove_batcher(runner.settings.device, shadow_stream(runner.name))
         return self._tasks.pop(shadow_stream(runner.name), None)
 
-    async def _open_shadow(self, places: _Places, runner: ModelRunner) -> None:
-        """Open the second model of a slot whose model is open."""
+    async def _open_shadow(
+        self, places: _Places, runner: ModelRunner, opened: Model | Worker | None = None
+    ) -> None:
+        """Open the second model of a slot whose model is open, or take one that is `opened`."""
         shadow, acting = runner.shadow, runner.model
         if shadow is None:
             return
-        alone = because("the model of the slot is not open", "shadow-alone")
         if acting is None:
-            shadow.close(alone)
+            shadow.close(_ALONE)
             return
-        ref, found = await places.run(shadow_stream(runner.name), partial(shadow.prepare, acting))
+        trust = self._models.trust
+        ref, found = await places.run(shadow_stream(runner.name), partial(shadow.prepare, acting, opened))
         if (runner.shadow, runner.model) != (shadow, acting) or self.runners.get(runner.name) is not runner:
-            shadow.close(alone)  # it was replaced or stopped meanwhile
+            shadow.close(_ALONE)  # it was replaced or stopped meanwhile
             self.forget_models()
             return
         shadow.install(acting, runner.ref, ref, found)
         self._start_tasks()
+        await self._trust_again(trust)
 
     async def stop_newest(self, why: Reason) -> str:
         """Stop the model that was opened last and free its memory; returns its slot, "" if none is open.
@@ -344,7 +403,10 @@ class Pipeline:
         for name, made in [*self.candidates.items(), *self.spare.items()]:
             if (model := made.model) is not None:
                 why = await in_thread(name, partial(self._models.refusal, model.package))
-                if why.why:
+                if why.why and made.model is model:
+                    log.error("model %s: another version is not used: %s", name, why.why)
+                    if made.task is not None:
+                        await end([made.task])
                     made.close(why)
         for guard in self._privacy.values():
             if (model := guard.model) is not None:
@@ -360,7 +422,7 @@ class Pipeline:
             await end([task])
         runner.close(why)
         if runner.shadow is not None:
-            runner.shadow.close(why)
+            runner.shadow.close(_ALONE)
         self.forget_models()
         self._sinks.declared()
 

@@ -27,7 +27,7 @@ from agent.pipeline.samples import FOLDER, Samples
 from agent.pipeline.settings import ShadowConfig, SlotConfig, shadow_stream
 from wire.clock import Clock
 from wire.errors import EdgebedError
-from wire.messages import Evidence, Field, ModelRef, Scalar, Stream
+from wire.messages import Evidence, Field, ModelRef, Quality, Scalar, Stream
 from wire.printable import printable
 from wire.reasons import NO_REASON, Reason, because
 
@@ -76,6 +76,11 @@ class Seen:
     picture: Picture | None
     window: Window | None
     result: Result
+    quality: Quality
+
+
+Watch = Callable[[Seen, "Result | None"], None]
+"""Judges each answer of a candidate; None for a run that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,8 @@ class Shadow:
     """The candidate of one slot; every method belongs to the event loop, except `prepare`.
 
     A candidate that fails, hangs or crashes changes nothing but `evidence`. `waiting` inputs are few: the
-    oldest is dropped and counted. `fences` give it only what no model in a slot needs.
+    oldest is dropped and counted. `fences` give it only what no model in a slot needs. A version that was
+    offered to the slot has a `watch`, which gets each of its answers.
     """
 
     def __init__(
@@ -100,8 +106,10 @@ class Shadow:
         settings: ShadowConfig,
         host: ShadowHost,
         privacy: Callable[[], Privacy | None],
+        watch: Watch | None = None,
     ) -> None:
         self.settings = settings
+        self.watch = watch
         self.slot = slot
         self.counters: Counter[str] = Counter()
         self.a, self.b = Tally(), Tally()
@@ -125,17 +133,23 @@ class Shadow:
 
     # -- opening -------------------------------------------------------------------------------------------
 
-    def prepare(self, acting: Model | Worker) -> tuple[ModelRef, Model | Worker | Reason]:
-        """Load and check the candidate, in any thread; blocks for as long as the gate needs."""
+    def prepare(
+        self, acting: Model | Worker, opened: Model | Worker | None = None
+    ) -> tuple[ModelRef, Model | Worker | Reason]:
+        """Load and check the candidate, or one that is `opened`; in any thread, as long as the gate needs."""
+        from agent.inference import signature
         from agent.inference.package import load_package
 
         ref = ModelRef(name="", ver="", sha256="")
         folder = self.settings.package
         try:
-            package = load_package(folder)
+            package = load_package(folder) if opened is None else opened.package
             ref = ModelRef(name=package.manifest.name, ver=package.manifest.version, sha256=package.sha256)
-            model = self._host.models.model(package, self._config.providers, "process", apart=self.slot)
+            model = opened or self._host.models.model(package, self._config.asked, "process", apart=self.slot)
             self.prepared = model
+            both = (self.a, acting.package), (self.b, package)
+            for tally, each in both:
+                tally.digest = signature.package_digest(each.path)
             why = _mismatch(acting, model, self.settings.mode)
             return ref, because(f"{folder}: {why}", "shadow-mismatch") if why else model
         except EdgebedError as error:
@@ -161,6 +175,11 @@ class Shadow:
         self.model = self.prepared = None
         self._waiting.clear()
         self._fail(why)
+
+    @property
+    def reason(self) -> Reason:
+        """Why the candidate is not at work, or what is wrong with it."""
+        return self._why
 
     # -- in turns ------------------------------------------------------------------------------------------
 
@@ -276,6 +295,8 @@ class Shadow:
         self._at_work = False
         if self.model is None:
             return
+        if self.watch is not None:
+            self.watch(seen, None if tried is None else tried.result)
         if tried is not None:
             self.b.add(tried.result)
             self._agreement.add(seen.at_ns, tried.compared)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from agent.pipeline.agreement import Tally
 from agent.pipeline.model_runner import Answer, Inference
 from agent.slots.slot_state import Confirm
 from wire.messages import Quality
 from wire.reasons import NO_REASON, Reason, because
+
+if TYPE_CHECKING:
+    from agent.inference.decoders import Result
 
 Drift = Callable[[Inference], Reason]
 """Looks at one result; the reason why the version must not run on, `NO_REASON` where it may."""
@@ -53,29 +57,35 @@ class Gates:
 
     def add(self, answer: Answer) -> Reason:
         """Take one answer."""
-        one = _Tally()
         if (inference := answer.inference) is None:
+            return self.take(None, Quality.GOOD)
+        why = self.take(inference.result, inference.quality)
+        if why.why or self._confirmed:  # later the world has changed, not the version
+            return why
+        return self._drift(inference)
+
+    def take(self, result: Result | None, quality: Quality) -> Reason:
+        """Take the result for an input of a quality; None for a run that failed."""
+        one = _Tally()
+        if result is None:
             one.failed = 1
-        elif inference.result.nan:
-            if inference.quality is not Quality.GOOD:
+        elif result.nan:
+            if quality is not Quality.GOOD:
                 return NO_REASON
             one.nan = 1
         else:
             self.good += 1
-            one.slow = int(0 < self._p99_ms < inference.result.infer_ms)
+            one.slow = int(0 < self._p99_ms < result.infer_ms)
         one.all = 1
         self.ran.failed += one.failed
-        if inference is not None:
-            self.ran.add(inference.result)
+        if result is not None:
+            self.ran.add(result)
         if self._confirmed:
             if len(self._newest) == self._newest.maxlen:
                 self._all.take(self._newest[0], -1)
             self._newest.append(one)
         self._all.take(one)
-        why = self._reason()
-        if why.why or inference is None or self._confirmed:  # later the world has changed, not the version
-            return why
-        return self._drift(inference)
+        return self._reason()
 
     def _reason(self) -> Reason:
         confirm, seen = self._confirm, self._all

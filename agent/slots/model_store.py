@@ -82,7 +82,7 @@ class ModelStore:
         if not folder.is_dir():
             return f"{digest[:12]} is not in the store"
         try:
-            found = signature.root(signature.digests(folder).values())
+            found = signature.package_digest(folder)
         except ModelError as error:
             return f"{digest[:12]} in the store is damaged: {error}"
         return "" if found == digest else f"{digest[:12]} in the store is damaged: its files have changed"
@@ -130,7 +130,7 @@ class ModelStore:
         folder = self.incoming(digest)
         with self._writing():
             try:
-                found = signature.root(signature.digests(folder).values())
+                found = signature.package_digest(folder)
                 if found != digest:
                     raise ModelError(f"what arrived has the digest {found[:12]}, not {digest[:12]}").coded(
                         "slot-download-wrong"
@@ -241,7 +241,7 @@ class ModelStore:
 
     def _place(self, staging: Path) -> str:
         """Make a whole folder, whose content is on disk, a package of the store."""
-        digest = signature.root(signature.digests(staging).values())
+        digest = signature.package_digest(staging)
         target = self.path(digest)
         with self._locked():
             if target.is_dir() and not self.damage(digest) and _same_signature(staging, target):

@@ -8,7 +8,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from wire.messages import SlotState
+from wire.messages import Evidence, SlotState
 from wire.model_offer import Confirm as Confirm  # noqa: PLC0414 - what a slot keeps
 from wire.reasons import NO_REASON, Args, Reason, because
 
@@ -50,6 +50,7 @@ class Slot(Struct, kw_only=True, frozen=True):
     why: str = ""
     code: str = ""
     args: Args = {}
+    evidence: Evidence | None = None  # of the shadow runs of the candidate
 
     @property
     def reason(self) -> Reason:
@@ -92,6 +93,8 @@ class Passed:
 @dataclass(frozen=True, slots=True)
 class Shadowed:
     """The candidate gave enough good results beside what runs."""
+
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,8 @@ def _onward(slot: Slot, event: Event) -> Step:
     _, after, action = found
     if isinstance(event, Passed) and slot.confirm.shadow:
         after, action = "shadow", "shadow"
+    if isinstance(event, Shadowed):
+        slot = replace(slot, evidence=event.evidence)
     return replace(slot, state=after), (action,)
 
 
@@ -194,6 +199,7 @@ def _offered(slot: Slot, offer: Offer) -> Step:
         why="",
         code="",
         args={},
+        evidence=None,
     )
     if offer.digest == slot.current:  # it was confirmed before
         return replace(taken, state="confirmed"), closes

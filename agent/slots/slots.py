@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -19,6 +19,7 @@ from agent.pipeline.changes import Setup
 from agent.pipeline.model_runner import Answer, ModelRunner
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.running import Running
+from agent.pipeline.shadow import Seen
 from agent.slots.health_window import Drift, Gates, input_drift
 from agent.slots.model_store import ModelStore
 from agent.slots.slot_state import (
@@ -43,9 +44,12 @@ from agent.slots.slot_state import (
 from agent.slots.update_lock import UpdateLock
 from wire.clock import Clock
 from wire.errors import EdgebedError
-from wire.messages import ModelSlot
+from wire.messages import Evidence, ModelSlot
 from wire.reasons import NO_REASON, Reason, because
 from wire.task_cancellation import end
+
+if TYPE_CHECKING:
+    from agent.inference.decoders import Result
 
 log = logging.getLogger("edgebed.model")
 
@@ -214,7 +218,15 @@ class Slots:
             code=reason.code,
             args=reason.fields()["args"],
             ran=UNSET if seen is None or not kept.candidate else seen.ran.shown(),
+            evidence=self._evidence(kept, runner),
         )
+
+    def _evidence(self, kept: Slot, runner: ModelRunner) -> Evidence | UnsetType:
+        """How the candidate agrees with what runs, or how it did before it ran itself."""
+        tried = runner.shadow
+        if kept.state == "shadow" and tried is not None and tried.watch is not None:
+            return tried.evidence()
+        return UNSET if kept.evidence is None else kept.evidence
 
     # -- the state -----------------------------------------------------------------------------------------
 
@@ -325,15 +337,19 @@ class Slots:
 
     async def _open(self, name: str) -> None:
         kept = self._live[name].kept
-        await self._candidate(name, kept.candidate, shadow=kept.confirm.shadow > 0)
+        await self._candidate(name, kept.candidate, apart=kept.confirm.shadow > 0)
         await self._done(name, Passed())
 
-    async def _candidate(self, name: str, digest: str, *, shadow: bool = False) -> ModelRunner:
-        """The candidate of a slot that is open; it is opened if it is not. Raises EdgebedError."""
+    async def _candidate(self, name: str, digest: str, *, apart: bool = False) -> ModelRunner:
+        """The candidate of a slot that is open; it is opened if it is not. Raises EdgebedError.
+
+        One that is only tried is in a process of its own, `apart`: it may hang or crash.
+        """
         package = self._package(name, digest)
         found = self._pipeline.candidates.get(name)
-        if found is None or found.settings.package != package or not found.opened.is_set():
-            found = await self._pipeline.candidate(name, package, "shadow" if shadow else "warm")
+        is_known = found is not None and found.settings.package == package and found.opened.is_set()
+        if found is None or not is_known or (found.at_work and not apart and not found.is_where_asked):
+            found = await self._pipeline.candidate(name, package, "process" if apart else None)
         if not found.at_work:
             raise EdgebedError(found.state.why).coded(found.state.code, **found.state.args)
         return found
@@ -348,28 +364,30 @@ class Slots:
     async def _shadow(self, name: str) -> None:
         live = self._live[name]
         confirm = replace(live.kept.confirm, results=live.kept.confirm.shadow)
-        made = await self._candidate(name, live.kept.candidate, shadow=True)
+        made = await self._candidate(name, live.kept.candidate, apart=True)
         gates = live.shadow = live.seen = Gates(confirm, _limit_ms(confirm, made))
         sick: list[Reason] = []
 
-        def watch(answer: Answer) -> None:
-            if (why := gates.add(answer)).why:
+        def watch(seen: Seen, result: Result | None) -> None:
+            if (why := gates.take(result, seen.quality)).why:
                 sick.append(why)
 
-        made.watch = watch
-        while not gates.enough:
-            if sick:
+        tried = None
+        while not (gates.enough and tried is not None):
+            made = await self._candidate(name, live.kept.candidate, apart=True)
+            tried = await self._pipeline.try_beside(name, watch)
+            if tried is not None and tried.model is None and self._pipeline.runners[name].shadow is tried:
+                sick.append(_not_compared(tried.reason))
+            if sick := [why for why in (*sick, made.drift) if why.why]:
                 raise EdgebedError(sick[0].why).coded(sick[0].code, **sick[0].args)
-            made = await self._candidate(name, live.kept.candidate, shadow=True)
-            made.watch = watch
             await self._clock.sleep(LOOK_S)
-        await self._done(name, Shadowed())
+        await self._done(name, Shadowed(tried.evidence()))
 
     async def _wait(self, name: str) -> None:
         live, began_s = self._live[name], self._clock.monotonic()
+        await self._pipeline.end_beside(name)  # a shadow has done its work
         while True:
             made = await self._candidate(name, live.kept.candidate)
-            made.mode = "warm"  # a shadow has done its work
             is_late = self._clock.monotonic() - began_s > _WARM_S + _window_s(made)
             live.held = (await self._held()).get(name, ("", 0.0))
             if not live.held[0] and (made.warmed or is_late):
@@ -405,7 +423,7 @@ class Slots:
             return
         package, runner = self._package(name, digest), self._pipeline.runners[name]
         if runner.settings.package != package or not runner.at_work:
-            made = await self._pipeline.candidate(name, package, "warm")
+            made = await self._pipeline.candidate(name, package)
             await self._running.swap(name, made)
         await self._free(name)
 
@@ -436,7 +454,7 @@ class Slots:
 
     def _answered(self, name: str, gates: Gates, answer: Answer) -> None:
         live = self._live[name]
-        if not answer.live or gates is not live.gates:
+        if gates is not live.gates:
             return
         why = gates.add(answer)
         if why.why:
@@ -501,6 +519,13 @@ def _limit_ms(confirm: Confirm, runner: ModelRunner) -> float:
     if confirm.p99_ms or runner.manifest is None:
         return confirm.p99_ms
     return runner.manifest.budgets.p99_ms
+
+
+def _not_compared(why: Reason) -> Reason:
+    """Why a shadow has ended, with what an operator can do."""
+    if why.code not in ("shadow-mismatch", "shadow-alone"):
+        return why
+    return Reason(f"{why.why}: offer it without shadow runs", why.code, why.args)
 
 
 def _window_s(runner: ModelRunner) -> float:

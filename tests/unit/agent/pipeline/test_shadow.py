@@ -400,7 +400,7 @@ async def test_another_version_in_the_slot_is_compared_from_its_beginning(
     async with bench.running() as sink:
         await bench.windows(sink, 7.0, 7.0)
         assert (bench.evidence.a.name, bench.evidence.n, bench.evidence.agreed) == ("old", 2, 0.0)
-        await bench.pipeline.candidate("slot", newer, "warm")
+        await bench.pipeline.candidate("slot", newer)
         await bench.pipeline.swap("slot")
         await until(lambda: bench.evidence.state == "ok")
         await bench.windows(sink, 7.0, 7.0, 7.0)

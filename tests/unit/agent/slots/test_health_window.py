@@ -19,10 +19,10 @@ from wire.reasons import NO_REASON, Reason, because
 def answer(*, nan: bool = False, ms: float = 1.0, quality: Quality = Quality.GOOD) -> Answer:
     result = Result({"y": None if nan else 1.0}, nan=nan)
     result.infer_ms = ms
-    return Answer(Inference(Reading("rows", 0), result, True, quality, (ClockState.NTP, None)), live=True)
+    return Answer(Inference(Reading("rows", 0), result, True, quality, (ClockState.NTP, None)))
 
 
-FAILED = Answer(None, live=True)
+FAILED = Answer(None)
 
 
 def first(gates: Gates, answers: list[Answer]) -> tuple[int, str]:
@@ -107,6 +107,6 @@ def test_drift_undoes_a_version_on_trial_and_not_one_that_was_confirmed() -> Non
     drifted = because("its inputs differ", "model-input-drift", features="a")
     inference = replace(answer().inference, drift=drifted)  # type: ignore[type-var]
     gates = Gates(Confirm(results=5), 0)
-    assert gates.add(Answer(inference, live=True)) == drifted
+    assert gates.add(Answer(inference)) == drifted
     gates.confirm()
-    assert gates.add(Answer(inference, live=True)) == NO_REASON
+    assert gates.add(Answer(inference)) == NO_REASON

@@ -2,132 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from msgspec import UNSET
-from onnx import helper
 
-from agent.app import App
-from agent.config import load
 from agent.outbox import Message
 from agent.slots.model_store import ModelStore
 from agent.slots.slot_state import Confirm, Slot
 from tests.polling import until
-from tests.running_agent import replay, write_rows
-from wire.clock import Clock
-from wire.messages import Batch, ModelSlot
-
-QUICK = Confirm(results=5, soak_s=60)
-INPUT = {"kind": "window", "name": "x", "signals": ["a", "b"], "rate_hz": 50, "length": 4}
-CALM = INPUT | {"rate_hz": 10}  # a busy machine drops no window of it
-ENDS = ("confirmed", "rolled-back", "refused")
-
-
-class Site:
-    """A config with one slot, and packages for it."""
-
-    def __init__(self, folder: Path, packages: Any) -> None:
-        self.path, self.state = folder / "agent.yaml", folder / "state"
-        self.store = ModelStore(self.state)
-        self.packages = packages
-        self.rows = folder / "rows.csv"
-        write_rows(self.rows, 100)
-        self.base = self.constant(0.0, "base")
-        self.document: dict[str, Any] = {
-            "node": "t/p/s/n",
-            "broker": {"url": "mqtt://127.0.0.1:9"},
-            "state": "state",
-            "remote": {"soak_s": 3},
-            "devices": {"arm": replay(loop=True)},
-            "models": {"m": {"package": str(self.base), "input": "arm/rows", "isolation": "thread"}},
-        }
-
-    def constant(self, value: float, name: str, **manifest: Any) -> Path:
-        """A package that always gives `value`."""
-        manifest.setdefault("input", INPUT)
-        made: Path = self.packages.write(self.packages.constant(np.array([value])), name=name, **manifest)
-        return made
-
-    def above(self, limit: float, name: str) -> Path:
-        """A package whose result is the logarithm of `limit` minus the largest input: NaN above the limit."""
-        nodes = [
-            helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
-            helper.make_node("Sub", ["limit", "most"], ["left"]),
-            helper.make_node("Sqrt", ["left"], ["y"]),
-        ]
-        model = self.packages.model(
-            nodes,
-            inputs={"x": (1, 4, 2)},
-            outputs={"y": ()},
-            constants={"limit": np.array(limit, np.float32)},
-        )
-        made: Path = self.packages.write(model, name=name, input=INPUT)
-        return made
-
-    def write(self) -> Path:
-        self.path.write_text(yaml.safe_dump(self.document))
-        return self.path
-
-
-@pytest.fixture
-def site(tmp_path: Path, packages: Any) -> Site:
-    return Site(tmp_path, packages)
-
-
-class Running:
-    """The agent of a site; keeps the rows that its model sent."""
-
-    def __init__(self, app: App) -> None:
-        self.app = app
-        self.rows: list[float] = []
-        self.times: list[int] = []
-
-    def report(self) -> ModelSlot:
-        found = self.app.slots.report("m", self.app.pipeline.runners["m"])
-        assert found is not UNSET
-        return found
-
-    async def offer(self, digest: str, attempt: int = 1, confirm: Confirm = QUICK) -> ModelSlot:
-        """Offer a version and wait until it is decided."""
-        why = await self.app.slots.offer("m", digest, attempt, confirm)
-        assert why.why == ""
-        await until(lambda: self.report().state in ENDS, "it is decided")
-        return self.report()
-
-    def runs(self) -> str:
-        """The name of the model that gives results."""
-        return self.app.pipeline.runners["m"].ref.name
-
-    async def works(self, name: str) -> None:
-        """Wait until the model of this name gives results."""
-        await until(lambda: self.runs() == name, f"{name} runs")
-        many = self.app.pipeline.runners["m"].counters["runs"]
-        await until(lambda: self.app.pipeline.runners["m"].counters["runs"] > many + 3, f"{name} works")
-
-
-@contextlib.asynccontextmanager
-async def running(path: Path) -> AsyncIterator[Running]:
-    clock = Clock()
-    app = App(load(path, clock), clock, "9.9")
-    task = asyncio.create_task(app.run())
-    try:
-        await until(lambda: app.ready.is_set() or task.done(), "the agent is ready")
-        if task.done():
-            await task
-        await until(lambda: app.pipeline.opened, "the models are open")
-        yield Running(app)
-    finally:
-        app.stop()
-        await asyncio.wait_for(task, 90)
+from tests.unit.agent.slots.sites import CALM, INPUT, QUICK, Site, running
+from wire.messages import Batch
 
 
 async def test_a_version_with_enough_good_results_is_confirmed_and_stays(site: Site) -> None:
@@ -275,19 +164,6 @@ async def test_a_field_of_a_device_holds_a_version_back(site: Site) -> None:
         assert not (await agent.app.slots.undo("m", "somebody")).why
         await until(lambda: agent.report().state == "refused", "it is given up")
         await agent.works("base")
-
-
-@pytest.mark.slow
-async def test_a_shadow_gives_results_that_act_on_nothing(site: Site) -> None:
-    digest = site.store.add(site.constant(1.0, "one"))
-    async with running(site.write()) as agent:
-        agent.app.slots.lock.hold("not yet")
-        assert not (await agent.app.slots.offer("m", digest, 1, Confirm(results=5, shadow=10))).why
-        await until(lambda: agent.report().state == "waiting", "the shadow has ended")
-        assert agent.report().results >= 10
-        assert agent.runs() == "base"
-        agent.app.slots.lock.release()
-        await until(lambda: agent.report().state == "confirmed", "it runs")
 
 
 @pytest.mark.slow
