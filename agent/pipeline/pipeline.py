@@ -385,6 +385,12 @@ class Pipeline:
         await self._stop(runner, why)
         return runner.name
 
+    def refusal(self, package: Path) -> Reason:
+        """Why the keys that count now do not allow a package; blocks. Raises ModelError: it is not one."""
+        from agent.inference.package import load_package
+
+        return self._models.refusal(load_package(package))
+
     async def trust(self, trust: Trust) -> None:
         """Use other keys from now on; a model whose package they do not allow is stopped."""
         self._models.trust = trust

@@ -153,7 +153,7 @@ class ModelStore:
             folder = self.path(digest)
             if not folder.is_dir():
                 raise ModelError(f"{digest[:12]} is not in {self.folder}")
-            if users := self._users().get(digest):
+            if users := self._users(earlier=True).get(digest):
                 raise ModelError(f"{digest[:12]} is needed by slot {', '.join(users)}: it stays")
             self._discard(folder)
 
@@ -172,7 +172,7 @@ class ModelStore:
 
     def ls(self) -> list[Stored]:
         """Every package, the newest first."""
-        users = self._users()
+        users = self._users(earlier=True)
         return [
             Stored(folder.name, _size(folder), *_named(folder), tuple(users.get(folder.name, ())))
             for folder in reversed(self._by_age())
@@ -231,11 +231,12 @@ class ModelStore:
     def _slot_file(self, name: str) -> Path:
         return self.folder / _SLOTS / f"{name}.json"
 
-    def _users(self) -> dict[str, list[str]]:
-        """Digest to the slots that need it."""
+    def _users(self, *, earlier: bool = False) -> dict[str, list[str]]:
+        """Digest to the slots that need it, or can be taken back to it as an `earlier` version."""
         found: dict[str, list[str]] = {}
         for name in self.slot_names():
-            for digest in self.slot(name).digests:
+            slot = self.slot(name)
+            for digest in slot.digests | frozenset(slot.earlier if earlier else ()) - {""}:
                 found.setdefault(digest, []).append(name)
         return found
 
@@ -255,9 +256,10 @@ class ModelStore:
         return digest
 
     def _make_room(self, size: int, digest: str) -> None:
-        """Remove the oldest packages that no slot needs until `size` bytes fit under the limit."""
-        users = self._users()
+        """Remove packages until `size` bytes fit under the limit: the oldest, and earlier versions last."""
+        users, earlier = self._users(), self._users(earlier=True)
         packages = [folder for folder in self._by_age() if folder.name != digest]
+        packages.sort(key=lambda folder: folder.name in earlier)
         used = {folder: _size(folder) for folder in packages}
         for folder in packages:
             if sum(used.values()) + size <= self._max_bytes:

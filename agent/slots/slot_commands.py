@@ -30,7 +30,7 @@ class _Offer(Confirm, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 class _Undo(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     slot: str
-    package: str = ""  # the version that is meant; by default the one that was offered last
+    package: str = ""  # the version that is taken back; by default the one that was offered last
 
 
 class _Hold(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -57,12 +57,7 @@ def actions(slots: Slots) -> Mapping[str, Action]:
 
     async def undo(device: str, args: dict[str, Any]) -> dict[str, Any]:
         found = _read(device, args, _Undo)
-        if found.package and slots.offered(found.slot) != found.package.removeprefix("sha256:"):
-            text = (
-                f"{printable(found.package, 80)} is not the version that slot {found.slot!r} was offered last"
-            )
-            raise Rejected(text).coded("slot-unknown", slot=found.slot)
-        _require(await slots.undo(found.slot, "an operator"))
+        _require(await slots.undo(found.slot, "an operator", found.package.removeprefix("sha256:")))
         return {}
 
     async def hold(device: str, args: dict[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from wire.model_offer import Confirm as Confirm  # noqa: PLC0414 - what a slot k
 from wire.reasons import NO_REASON, Args, Reason, because
 
 MAX_STARTS = 3  # starts of the daemon while it opened or shadowed a package; the next refuses the package
+_MOST_EARLIER = 3  # versions before `previous` to which a slot can be taken back
 _MOST_JUDGED = 100  # digests whose newest attempt is kept
 
+JUDGED = ("unconfirmed", "confirmed", "refused")  # what runs goes back if it is sick
 ON_THE_WAY = ("downloading", "verifying", "gated", "shadow", "waiting")  # the candidate does not run yet
 Action = Literal["fetch", "check", "open", "shadow", "wait", "run", "undo", "close", "free"]
 """What the owner does after the new state is on disk.
@@ -32,7 +34,8 @@ class Slot(Struct, kw_only=True, frozen=True):
     """What is kept on disk of one slot.
 
     `current` is the digest of the package that runs, empty for the package of the config. `previous` runs
-    again if `current` is undone; None if there is nothing to go back to. `base` is the sha256 of the manifest
+    again if `current` is undone; None if there is nothing to go back to. `earlier` are those that ran before
+    `previous`, the newest last: they make room where the store is full. `base` is the sha256 of the manifest
     that the config named: for another one all this does not count.
     """
 
@@ -41,6 +44,7 @@ class Slot(Struct, kw_only=True, frozen=True):
     base: str = ""
     current: str = ""
     previous: str | None = None
+    earlier: tuple[str, ...] = ()
     candidate: str = ""  # the digest that was offered last
     attempt: int = 0  # of the candidate
     confirm: Confirm = Confirm()
@@ -109,8 +113,23 @@ class Enough:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The candidate cannot be used, or what runs is sick, or an operator takes it back."""
+    """The candidate cannot be used, or what is on trial is sick."""
 
+    why: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Sick:
+    """What runs must not run on."""
+
+    why: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """An operator takes back a version, on its way or running."""
+
+    digest: str
     why: Reason
 
 
@@ -126,7 +145,20 @@ class Damaged:
     digests: frozenset[str]
 
 
-Event = Offer | Arrived | Sound | Passed | Shadowed | Free | Enough | Failed | Started | Damaged
+Event = (
+    Offer
+    | Arrived
+    | Sound
+    | Passed
+    | Shadowed
+    | Free
+    | Enough
+    | Failed
+    | Sick
+    | TakenBack
+    | Started
+    | Damaged
+)
 Step = tuple[Slot, tuple[Action, ...]]
 # the state in which an event counts, the next one, and what to do there
 _ONWARD: dict[type[Event], tuple[SlotState, SlotState, Action]] = {
@@ -134,6 +166,7 @@ _ONWARD: dict[type[Event], tuple[SlotState, SlotState, Action]] = {
     Sound: ("verifying", "gated", "open"),
     Passed: ("gated", "waiting", "wait"),
     Shadowed: ("shadow", "waiting", "wait"),
+    Free: ("waiting", "unconfirmed", "run"),
     Enough: ("unconfirmed", "confirmed", "free"),
 }
 
@@ -159,11 +192,10 @@ def _step(slot: Slot, event: Event) -> Step:
     match event:
         case Offer():
             return _offered(slot, event)
-        case Free() if slot.state == "waiting":
-            runs = replace(slot, state="unconfirmed", current=slot.candidate, previous=slot.current, starts=0)
-            return runs, ("run",)
         case Failed():
             return _failed(slot, event.why)
+        case Sick() | TakenBack():
+            return _taken_back(slot, event)
         case Started():
             return _started(slot)
         case Damaged():
@@ -180,6 +212,11 @@ def _onward(slot: Slot, event: Event) -> Step:
         after, action = "shadow", "shadow"
     if isinstance(event, Shadowed):
         slot = replace(slot, evidence=event.evidence)
+    elif isinstance(event, Free):
+        earlier = slot.earlier if slot.previous is None else (*slot.earlier, slot.previous)
+        slot = replace(slot, current=slot.candidate, previous=slot.current, earlier=earlier, starts=0)
+    elif isinstance(event, Enough):
+        slot = replace(slot, earlier=slot.earlier[-_MOST_EARLIER:])
     return replace(slot, state=after), (action,)
 
 
@@ -214,10 +251,32 @@ def _failed(slot: Slot, why: Reason) -> Step:
     return slot, ()
 
 
+def _taken_back(slot: Slot, event: Sick | TakenBack) -> Step:
+    if isinstance(event, Sick):
+        goes_back = slot.state in JUDGED
+    elif slot.state in ON_THE_WAY:
+        return _failed(slot, event.why) if event.digest == slot.candidate else (slot, ())
+    else:
+        goes_back = event.digest == slot.current
+    if not goes_back or slot.previous is None:
+        return slot, ()
+    return _back(slot, event.why), ("undo",)
+
+
+def without(slot: Slot, digests: frozenset[str]) -> Slot:
+    """The slot if it must not go back to some packages; to the package of the config for ""."""
+    before = () if slot.previous is None else (slot.previous,)
+    left = [each for each in (*slot.earlier, *before) if each not in digests]
+    return replace(slot, previous=left[-1] if left else None, earlier=tuple(left[:-1]))
+
+
+def _to_previous(slot: Slot) -> Slot:
+    before = slot.earlier[-1] if slot.earlier else None
+    return replace(slot, current=slot.previous or "", previous=before, earlier=slot.earlier[:-1])
+
+
 def _back(slot: Slot, why: Reason) -> Slot:
-    return replace(
-        slot, state="rolled-back", current=slot.previous or "", previous=None, starts=0, **why.fields()
-    )
+    return replace(_to_previous(slot), state="rolled-back", starts=0, **why.fields())
 
 
 def _started(slot: Slot) -> Step:
@@ -235,12 +294,11 @@ def _started(slot: Slot) -> Step:
 
 
 def _damaged(slot: Slot, digests: frozenset[str]) -> Step:
-    previous = None if slot.previous in digests else slot.previous
+    sound = without(slot, digests)
     if slot.current not in digests:
-        return replace(slot, previous=previous), ()
+        return sound, ()
     text = f"the files of {slot.current[:12]} in the store have changed: it is not used"
     why = because(text, "slot-damaged")
-    sound = replace(slot, previous=previous)
     if slot.state in ON_THE_WAY:  # the candidate goes on
-        return replace(sound, current=previous or "", previous=None), ("undo",)
+        return _to_previous(sound), ("undo",)
     return _back(sound, why), ("undo",)

@@ -23,6 +23,7 @@ from agent.pipeline.shadow import Seen
 from agent.slots.health_window import Drift, Gates, input_drift
 from agent.slots.model_store import ModelStore
 from agent.slots.slot_state import (
+    JUDGED,
     ON_THE_WAY,
     Action,
     Arrived,
@@ -35,16 +36,20 @@ from agent.slots.slot_state import (
     Offer,
     Passed,
     Shadowed,
+    Sick,
     Slot,
     Sound,
     Started,
+    TakenBack,
     objection,
     step,
+    without,
 )
 from agent.slots.update_lock import UpdateLock
 from wire.clock import Clock
 from wire.errors import EdgebedError
 from wire.messages import Evidence, ModelSlot
+from wire.printable import printable
 from wire.reasons import NO_REASON, Reason, because
 from wire.task_cancellation import end
 
@@ -117,7 +122,8 @@ class Slots:
             log.error("%s: %s", self.store.folder, error.strerror or error)
         for name in self.store.slot_names():
             live = self._live[name] = _Live(self.store.slot(name))
-            bad = frozenset(digest for digest in live.kept.digests if self._damage(digest))
+            named = live.kept.digests | frozenset(live.kept.earlier) - {""}
+            bad = frozenset(digest for digest in named if self._damage(digest))
             bad -= {live.kept.candidate} if live.kept.state in ON_THE_WAY else set()
             for event in (Started(), Damaged(bad)):
                 live.kept, _ = step(live.kept, event, self._clock.now_ms())
@@ -178,19 +184,49 @@ class Slots:
         self._act(slot, actions)
         return NO_REASON
 
-    def offered(self, slot: str) -> str:
-        """The digest that was offered last to a slot; empty without one."""
-        live = self._live.get(slot)
-        return "" if live is None else live.kept.candidate
+    async def undo(self, slot: str, by: str, digest: str = "") -> Reason:
+        """Take back a version, by default the one that was offered last: what ran before it runs again.
 
-    async def undo(self, slot: str, by: str) -> Reason:
-        """Take back what was offered to a slot; returns why that cannot be, `NO_REASON` where it is done."""
-        live = self._live.get(slot)
-        if live is None or not await self._apply(
-            slot, Failed(because(f"{by} took the version back", "slot-undone", by=by))
-        ):
-            return because(f"slot {slot!r} has no version that can be taken back", "slot-unknown", slot=slot)
-        return NO_REASON
+        Returns why that cannot be, `NO_REASON` where it is done. What cannot run any more, as after its key
+        was revoked, does not replace a version that runs.
+        """
+        none = because(f"slot {slot!r} has no version that can be taken back", "slot-unknown", slot=slot)
+        if slot not in self._live:
+            return none
+        kept = self._counting(slot)
+        if not digest:
+            digest = kept.candidate
+        elif digest not in (kept.current, kept.candidate if kept.state in ON_THE_WAY else ""):
+            text = f"{printable(digest, 80)} does not run in slot {slot!r} and is not on its way"
+            return because(text, "slot-unknown", slot=slot)
+        if digest == kept.current and kept.previous is not None and kept.state not in ON_THE_WAY:
+            why = await asyncio.to_thread(self._unusable, slot, kept.previous)
+            if why.why:
+                which = kept.previous[:12] or "the package of the config"
+                return Reason(f"{which}, which ran before, cannot run again: {why.why}", why.code, why.args)
+        event = TakenBack(digest, because(f"{by} took the version back", "slot-undone", by=by))
+        return NO_REASON if await self._apply(slot, event) else none
+
+    def _unusable(self, name: str, digest: str) -> Reason:
+        """Why a package that ran before in a slot must not run again; blocks."""
+        try:
+            if digest and (why := self._damage(digest)):
+                return because(why, "slot-damaged")
+            return self._pipeline.refusal(self._package(name, digest))
+        except EdgebedError as error:
+            return error.reason
+
+    def _with_usable(self, name: str, kept: Slot) -> Slot:
+        """A slot that goes back to what may run; blocks. A trial never goes on for want of it."""
+        if kept.state not in JUDGED or kept.previous is None:
+            return kept
+        history = (*kept.earlier, kept.previous)
+        found = {each: self._unusable(name, each).why for each in history}
+        bad = {each: why for each, why in found.items() if why}
+        for digest, why in bad.items():
+            log.error("model %s: %s cannot run again: %s", name, digest[:12] or "that of the config", why)
+        left = without(kept, frozenset(bad))
+        return kept if left.previous is None and kept.state == "unconfirmed" else left
 
     def report(self, slot: str, runner: ModelRunner) -> ModelSlot | UnsetType:
         """What the node reports of a slot; UNSET where nothing was ever offered."""
@@ -249,8 +285,10 @@ class Slots:
             if task is not None and task is not live.task:
                 return False
             before, now = live.kept, self._clock.now_ms()
+            if isinstance(event, Sick | Failed):
+                before = await asyncio.to_thread(self._with_usable, name, before)
             after, actions = step(before, event, now)
-            if after == before:
+            if after == live.kept:
                 return False
             saved = await asyncio.to_thread(self._save, name, after)
             if not saved and after.state == "confirmed":
@@ -447,8 +485,10 @@ class Slots:
         live.judged = runner
         if live.gates is None:
             confirm = live.kept.confirm
-            live.gates = live.seen = Gates(confirm, _limit_ms(confirm, runner), self.drift)
-            if live.kept.state == "confirmed":
+            live.gates = Gates(confirm, _limit_ms(confirm, runner), self.drift)
+            if live.kept.state != "refused":  # what runs is not what was offered last
+                live.seen = live.gates
+            if live.kept.state != "unconfirmed":
                 live.gates.confirm()
         runner.watch = partial(self._answered, name, live.gates)
 
@@ -457,9 +497,9 @@ class Slots:
         if gates is not live.gates:
             return
         why = gates.add(answer)
-        if why.why:
+        if why.why and live.kept.state in JUDGED:
             live.gates = None  # one verdict
-            self._then(name, Failed(why))
+            self._then(name, Sick(why))
         elif live.kept.state == "unconfirmed" and gates.enough:
             gates.confirm()
             self._then(name, Enough())
@@ -483,10 +523,10 @@ class Slots:
                 if kept.state in (*ON_THE_WAY, "unconfirmed"):
                     await self._apply(name, Failed(_CONFIG))
                 continue
-            if kept.state not in ("unconfirmed", "confirmed") or kept.previous is None:
+            if kept.state not in JUDGED or kept.previous is None:
                 continue
             if (why := self._sick(name, live)).why:
-                await self._apply(name, Failed(why))
+                await self._apply(name, Sick(why))
             else:
                 self._judge(name, live)
                 if kept.state == "unconfirmed" and live.gates is not None and live.gates.enough:

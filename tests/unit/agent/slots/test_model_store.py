@@ -127,8 +127,13 @@ def test_the_oldest_that_no_slot_needs_make_room(tmp_path: Path, packages: Any) 
     with pytest.raises(ModelError, match="the store is full"):
         store.add(many[1])
     assert listing(store) == {digests[0], digests[2], last}
-    store.keep_slot("ear", Slot())
+    store.keep_slot("ear", Slot(state="confirmed", current=last, earlier=("", digests[2])))
+    with pytest.raises(ModelError, match="needed by slot ear"):
+        store.rm(digests[2])
     assert store.add(many[1]) == digests[1]
+    assert listing(store) == {digests[0], digests[1], last}, "an earlier version makes room"
+    assert store.add(many[2]) == digests[2]
+    assert listing(store) == {digests[0], digests[2], last}, "after what no slot could go back to"
 
 
 def test_a_download_stays_until_it_is_whole(store: ModelStore, package: Path) -> None:

@@ -21,11 +21,14 @@ from agent.slots.slot_state import (
     Offer,
     Passed,
     Shadowed,
+    Sick,
     Slot,
     Sound,
     Started,
+    TakenBack,
     objection,
     step,
+    without,
 )
 from wire.messages import SlotState
 from wire.reasons import because
@@ -42,6 +45,8 @@ EVENTS: dict[str, Event] = {
     "free": Free(),
     "enough": Enough(),
     "failed": Failed(WHY),
+    "sick": Sick(WHY),
+    "taken back": TakenBack(NEW, WHY),
     "started": Started(),
     "damaged": Damaged(frozenset({OLD})),
 }
@@ -61,6 +66,9 @@ STEPS: dict[tuple[str, str], tuple[SlotState, tuple[str, ...]]] = {
     **{(state, "failed"): ("refused", ("close",)) for state in ON_THE_WAY},
     ("unconfirmed", "failed"): ("rolled-back", ("undo",)),
     ("confirmed", "failed"): ("rolled-back", ("undo",)),
+    **{(state, "sick"): ("rolled-back", ("undo",)) for state in ("unconfirmed", "confirmed", "refused")},
+    **{(state, "taken back"): ("refused", ("close",)) for state in ON_THE_WAY},
+    **{(state, "taken back"): ("rolled-back", ("undo",)) for state in ("unconfirmed", "confirmed")},
     ("downloading", "started"): ("downloading", ("fetch",)),
     **{(state, "started"): ("verifying", ("check",)) for state in ON_THE_WAY[1:]},
     ("unconfirmed", "started"): ("rolled-back", ()),
@@ -93,12 +101,17 @@ def test_every_event_in_every_state(state: SlotState, event: str) -> None:
     if began:
         assert (after.current, after.previous) == (NEW, OLD)
     elif undone and event != "damaged":
-        assert (after.current, after.previous) == (OLD, None), "what ran before runs again"
+        runs_again = OLD if before.current == NEW else ""
+        assert (after.current, after.previous) == (runs_again, None), "what ran before runs again"
     elif event != "damaged":
         assert after.current == before.current
     else:
         assert OLD not in after.digests
-    if event == "failed" and after.state in ("refused", "rolled-back") and after != before:
+    if (
+        event in ("failed", "sick", "taken back")
+        and after.state in ("refused", "rolled-back")
+        and after != before
+    ):
         assert after.reason == WHY
 
 
@@ -122,6 +135,55 @@ def test_what_runs_already_is_confirmed_at_once() -> None:
 def test_the_first_version_has_nothing_to_go_back_to() -> None:
     alone = replace(at("confirmed"), previous=None)
     assert step(alone, Failed(WHY), 1) == (alone, ())
+
+
+def confirmed(slot: Slot, *digests: str) -> Slot:
+    """The slot after versions were offered and confirmed, one after the other."""
+    for digest in digests:
+        slot, _ = step(slot, Offer(digest, slot.judged.get(digest, 0) + 1, Confirm()), 1)
+        for event in (Arrived(), Sound(), Passed(), Free(), Enough()):
+            slot, _ = step(slot, event, 1)
+        assert (slot.state, slot.current) == ("confirmed", digest)
+    return slot
+
+
+def test_each_version_is_taken_back_to_what_ran_confirmed_before_it() -> None:
+    names = [each * 64 for each in "123456"]
+    slot = confirmed(Slot(), *names)
+    assert (slot.previous, slot.earlier) == (names[4], (names[1], names[2], names[3]))
+    assert slot.digests == {names[4], names[5]}, "only these two are sure to stay in the store"
+    for at in (5, 4, 3, 2):
+        assert step(slot, TakenBack("f" * 64, WHY), 1) == (slot, ()), "another one"
+        slot, actions = step(slot, TakenBack(names[at], WHY), 1)
+        assert (slot.state, slot.current, actions) == ("rolled-back", names[at - 1], ("undo",))
+    assert step(slot, TakenBack(names[1], WHY), 1) == (slot, ()), "nothing is known of what ran before"
+    slot = confirmed(Slot(), names[0])
+    slot, _ = step(slot, TakenBack(names[0], WHY), 1)
+    assert (slot.current, slot.previous) == ("", None), "that of the config"
+
+
+def test_a_bad_version_after_a_good_one_leaves_the_way_back_of_the_good_one() -> None:
+    names = [each * 64 for each in "12345"]
+    before = confirmed(Slot(), *names)
+    bad = "f" * 64
+    for ends in (Passed, Free):
+        slot, _ = step(before, Offer(bad, 1, Confirm()), 1)
+        for event in (Arrived(), Sound(), Passed(), Free()):
+            slot, _ = step(slot, event, 1)
+            if isinstance(event, ends):
+                break
+        slot, _ = step(slot, Failed(WHY), 1)
+        assert (slot.current, slot.previous, slot.earlier) == (names[4], before.previous, before.earlier)
+        slot, _ = step(slot, TakenBack(names[4], WHY), 1)
+        assert slot.current == names[3]
+
+
+def test_what_must_not_run_again_is_left_out_of_the_way_back() -> None:
+    one, two, three = (each * 64 for each in "123")
+    slot = confirmed(Slot(), one, two, three)
+    assert without(slot, frozenset({two})).previous == one
+    assert without(slot, frozenset({one, two})).previous == ""
+    assert without(slot, frozenset({one, two, ""})) == replace(slot, previous=None, earlier=())
 
 
 def test_a_shadow_comes_first_where_it_is_wanted() -> None:
