@@ -57,7 +57,8 @@ async def test_shadow_runs_leave_evidence_that_stays(site: Site) -> None:
         assert found.a.digest == signature.package_digest(site.base)
         assert found.b.digest == other
         assert found.n >= 10
-        assert (found.agreed, found.blocks) == (0.0, 1)
+        assert found.agreed == 0
+        assert found.blocks >= 1
         assert found.low == 0
         assert found.b.cpu_s > 0
         assert found.b.p99_ms > 0
