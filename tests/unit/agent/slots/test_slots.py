@@ -46,7 +46,7 @@ async def test_a_version_with_enough_good_results_is_confirmed_and_stays(site: S
     assert (kept.state, kept.current, kept.previous, kept.code) == (
         "rolled-back",
         digest,
-        None,
+        "",
         "slot-undone",
     )
     async with running(site.path) as agent:
