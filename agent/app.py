@@ -190,6 +190,7 @@ class App:
             store = ModelStore(config.state, config.versions.max_mb)
             self.slots = Slots(store, clock, lambda: self._changed())  # noqa: PLW0108 - needs the uplink
             self.slots.fetch = Download.of(config.versions, self.plan.address, config.broker, store, clock)
+            self.slots.lock.window = config.versions.window
             await asyncio.to_thread(self.slots.start)
             setup = await asyncio.to_thread(Setup.of, start.plan.devices, start.plan.config.models)
             self._wire(key, start, setup)

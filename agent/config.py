@@ -141,6 +141,7 @@ def _plan_of(
         yield from found.broker.mistakes(("broker",))
         yield from _check_collectors(found.outbox)
         yield from ((("fence", key), why) for key, why in found.fence.mistakes())
+        yield from ((("versions", "window", key), why) for key, why in found.versions.window.mistakes())
         keys = _keys(found) if files and allowed is None else None  # else the gate checks signatures
         for name, device in found.devices.items():
             yield from _check_id(("devices", name), "device", name)

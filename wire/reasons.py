@@ -97,6 +97,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "slot-config-changed": (),
     "slot-undone": ("by",),
     "slot-held": ("what", "seconds"),
+    "slot-window": ("until",),
     "slot-unknown": ("slot",),
     # a rollout of a version, in the collector's API
     "rollout-paused": ("by",),

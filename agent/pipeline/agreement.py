@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 OVERLAP = 0.5  # intersection over union of two boxes for one thing
 BLOCK_NS = 10 * NS_PER_S
+_MOST_BLOCKS = 10_000  # that are known: those of a day
 _NEWEST = 1_000  # latencies that are kept
 _LARGEST = 1e15  # of a number in a status
 _NUMBER = (int, float)  # a truth value is 0 or 1
@@ -116,10 +117,11 @@ class Agreement:
 
     n: int = 0
     agreed: float = 0.0
-    blocks: int = 0
+    blocks: int = 0  # of 10 s; a clock that is set back, or to and fro, makes no new ones of the same time
     _with_diff: int = 0
     _diffs: float = 0.0
-    _block_ns: int | None = None  # when the newest block began
+    _began_ns: int | None = None
+    _newest: dict[int, None] = field(default_factory=dict)  # blocks that were counted
 
     def add(self, at_ns: int, compared: Compared) -> None:
         """Count one input, whose time is `at_ns`."""
@@ -128,9 +130,13 @@ class Agreement:
         if compared.diff is not None:
             self._with_diff += 1
             self._diffs = min(_LARGEST * self._with_diff, self._diffs + compared.diff)
-        if self._block_ns is None or not 0 <= at_ns - self._block_ns < BLOCK_NS:
+        if self._began_ns is None:
+            self._began_ns = at_ns
+        if (block := (at_ns - self._began_ns) // BLOCK_NS) not in self._newest:
             self.blocks += 1
-            self._block_ns = at_ns
+            self._newest[block] = None
+            if len(self._newest) > _MOST_BLOCKS:
+                del self._newest[next(iter(self._newest))]
 
     @property
     def share(self) -> float:

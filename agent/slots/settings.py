@@ -6,6 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from agent.slots.update_window import UpdateWindow
+
 MAX_MB = 1_000.0
 
 
@@ -32,3 +34,7 @@ class VersionSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
             " slot uses are removed.",
         ),
     ] = MAX_MB
+    window: Annotated[
+        UpdateWindow,
+        Meta(description="When a version that was offered may begin to run; without it, at any time."),
+    ] = UpdateWindow()

@@ -127,7 +127,7 @@ class Sick:
 
 @dataclass(frozen=True, slots=True)
 class TakenBack:
-    """An operator takes back a version, on its way or running."""
+    """An operator takes back a version, before it runs or while it does."""
 
     digest: str
     why: Reason

@@ -81,7 +81,7 @@ class _Live:
     judged: ModelRunner | None = None  # whose answers `gates` gets
     seen: Gates | None = None  # the newest of the version that was offered last, also after its end
     until_s: float = 0.0  # the soak ends
-    held: tuple[str, float] = ("", 0.0)
+    held: Reason = NO_REASON
     task: asyncio.Task[None] | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -197,7 +197,7 @@ class Slots:
         if not digest:
             digest = kept.candidate
         elif digest not in (kept.current, kept.candidate if kept.state in ON_THE_WAY else ""):
-            text = f"{printable(digest, 80)} does not run in slot {slot!r} and is not on its way"
+            text = f"{printable(digest, 80)} does not run in slot {slot!r} and is not about to"
             return because(text, "slot-unknown", slot=slot)
         if digest == kept.current and kept.previous is not None and kept.state not in ON_THE_WAY:
             why = await asyncio.to_thread(self._unusable, slot, kept.previous)
@@ -234,13 +234,9 @@ class Slots:
         if live is None:
             return UNSET
         kept = self._counting(slot)
-        what, held_s = live.held
         gates = live.gates if kept.state in ("unconfirmed", "confirmed") else live.shadow
         seen = live.seen or gates
-        reason = (
-            because(f"held back: {what}", "slot-held", what=what, seconds=round(held_s)) if what else None
-        )
-        reason = reason or kept.reason
+        reason = live.held if live.held.why else kept.reason
         package = runner.settings.package
         return ModelSlot(
             state=kept.state,
@@ -427,13 +423,13 @@ class Slots:
         while True:
             made = await self._candidate(name, live.kept.candidate)
             is_late = self._clock.monotonic() - began_s > _WARM_S + _window_s(made)
-            live.held = (await self._held()).get(name, ("", 0.0))
-            if not live.held[0] and (made.warmed or is_late):
+            live.held = (await self._held()).get(name, NO_REASON)
+            if not live.held.why and (made.warmed or is_late):
                 break
             await self._clock.sleep(LOOK_S)
         await self._done(name, Free())
 
-    async def _held(self) -> dict[str, tuple[str, float]]:
+    async def _held(self) -> dict[str, Reason]:
         slots = self._running.setup.models
         self._pipeline.taps.clear()
         for slot in slots.values():
@@ -444,7 +440,7 @@ class Slots:
 
     async def _swap(self, name: str) -> None:
         live = self._live[name]
-        live.held = ("", 0.0)
+        live.held = NO_REASON
         if (made := self._pipeline.candidates.get(name)) is not None:
             await self._running.swap(name, made)
         live.until_s = self._clock.monotonic() + live.kept.confirm.soak_s
@@ -467,7 +463,7 @@ class Slots:
 
     async def _close(self, name: str) -> None:
         live = self._live[name]
-        live.held = ("", 0.0)
+        live.held = NO_REASON
         await self._pipeline.drop_candidate(name)
         self._untidy = True
 

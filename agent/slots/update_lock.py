@@ -1,4 +1,4 @@
-"""The update lock of a node: a file, or a field of a device, states that no other version may begin now."""
+"""The update lock of a node: a file, a field of a device or a time window: no other version may begin now."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 from adapters.base import Reading, Value
 from agent.pipeline.settings import SlotConfig
 from agent.slots.model_store import HOLD
+from agent.slots.update_window import UpdateWindow
 from agent.state_dir import keep
 from wire.clock import Clock
 from wire.printable import printable
+from wire.reasons import NO_REASON, Reason, because
 
 _MAX_WHY = 200  # characters of the first line of the file
 
@@ -19,7 +21,8 @@ _MAX_WHY = 200  # characters of the first line of the file
 class UpdateLock:
     """What holds versions back, with its age. The file is `hold` in the folder of the models."""
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
+    def __init__(self, folder: Path, clock: Clock, window: UpdateWindow | None = None) -> None:
+        self.window = window or UpdateWindow()
         self._file = folder / HOLD
         self._clock = clock
         self._fields: dict[str, Value] = {}  # device/stream/field to its newest value
@@ -39,16 +42,26 @@ class UpdateLock:
         for field, value in reading.values.items():
             self._fields[f"{device}/{reading.stream}/{field}"] = value
 
-    def held(self, slots: Mapping[str, SlotConfig]) -> dict[str, tuple[str, float]]:
-        """The slots that are held back: by what, and for how many seconds; blocks for the disk."""
-        by_file = self._text()
-        now_s, found = self._clock.monotonic(), {}
+    def held(self, slots: Mapping[str, SlotConfig]) -> dict[str, Reason]:
+        """The slots that are held back: by what, and for how long, or until when; blocks for the disk."""
+        by_file, outside = self._text(), self._outside()
+        now_s, found, kept = self._clock.monotonic(), {}, set[str]()
         for name, slot in slots.items():
             if what := by_file or self._by_field(slot.hold):
-                found[name] = (what, now_s - self._since_s.setdefault(f"{name} {what}", now_s))
-        kept = {f"{name} {what}" for name, (what, _) in found.items()}
+                kept.add(key := f"{name} {what}")
+                seconds = round(now_s - self._since_s.setdefault(key, now_s))
+                found[name] = because(f"held back: {what}", "slot-held", what=what, seconds=seconds)
+            elif outside.why:
+                found[name] = outside
         self._since_s = {key: since_s for key, since_s in self._since_s.items() if key in kept}
         return found
+
+    def _outside(self) -> Reason:
+        opens = self.window.opens(self._clock.now_ms())
+        if opens is None:
+            return NO_REASON
+        until = f"{opens:%Y-%m-%d %H:%M} {self.window.timezone}"
+        return because(f"outside of the time window for versions until {until}", "slot-window", until=until)
 
     def _text(self) -> str:
         try:

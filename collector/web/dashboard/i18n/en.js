@@ -668,6 +668,7 @@ export default {
   "reason.slot-config-changed": "The configuration names another package now",
   "reason.slot-undone": "{by} took the version back",
   "reason.slot-held": "Held back for {seconds}: {what}",
+  "reason.slot-window": "Outside of the time window for versions until {until}",
   "reason.slot-unknown": "There is no slot {slot}",
   "reason.rollout-paused": "{by} paused it",
   "reason.rollout-aborted": "{by} aborted it",

@@ -668,6 +668,7 @@ export default {
   "reason.slot-config-changed": "이제 설정이 다른 패키지를 지정합니다.",
   "reason.slot-undone": "{by}이(가) 이 버전을 되돌렸습니다.",
   "reason.slot-held": "{seconds} 동안 보류됨: {what}",
+  "reason.slot-window": "업데이트 시간대가 아니어서 {until}까지 대기합니다.",
   "reason.slot-unknown": "슬롯 {slot}이(가) 없습니다.",
   "reason.rollout-paused": "{by} 님이 일시 중지했습니다.",
   "reason.rollout-aborted": "{by} 님이 중단했습니다.",

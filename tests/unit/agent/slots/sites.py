@@ -19,13 +19,22 @@ from agent.slots.model_store import ModelStore
 from agent.slots.slot_state import Confirm
 from tests.polling import until
 from tests.running_agent import replay, write_rows
-from wire.clock import Clock
+from wire.clock import NS_PER_S, Clock
 from wire.messages import ModelSlot
 
 QUICK = Confirm(results=5, soak_s=60)
 INPUT = {"kind": "window", "name": "x", "signals": ["a", "b"], "rate_hz": 50, "length": 4}
 CALM = INPUT | {"rate_hz": 10}  # a busy machine drops no window of it
 ENDS = ("confirmed", "rolled-back", "refused")
+
+
+class SteppedClock(Clock):
+    """The clock of the machine, set wrong by `step_s`."""
+
+    step_s = 0
+
+    def now_ns(self) -> int:
+        return super().now_ns() + self.step_s * NS_PER_S
 
 
 class Site:
@@ -106,8 +115,8 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(path: Path) -> AsyncIterator[Running]:
-    clock = Clock()
+async def running(path: Path, clock: Clock | None = None) -> AsyncIterator[Running]:
+    clock = clock or Clock()
     app = App(load(path, clock), clock, "9.9")
     task = asyncio.create_task(app.run())
     try:

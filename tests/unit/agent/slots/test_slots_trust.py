@@ -1,4 +1,4 @@
-"""Keys that are revoked while a version is on its way, on trial, confirmed, or the one to go back to."""
+"""Keys that are revoked while a version waits, is on trial, is confirmed, or is the one to go back to."""
 
 from __future__ import annotations
 
