@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 SETUP_FILES := pyproject.toml hatch_build.py deploy/venv.sh $(wildcard collector/web/dashboard/package-lock.json)
 
-.PHONY: demo test test-long check fuzz mutants wheel-test bench drill clean
+.PHONY: demo test test-long check fuzz mutants wheel-test bench evidence drill clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(SETUP_FILES)
@@ -56,6 +56,9 @@ drill: $(VENV)/.dev  ## 1,000 rounds of all faults on both brokers; about an hou
 
 bench: $(VENV)/.dev  ## the figures of README.md, compared side by side, into bench/results.md
 	$(PY) -m bench
+
+evidence: $(VENV)/.dev  ## whether the intervals of pilots hold the truth, into bench/evidence.md; 10 minutes
+	OPENBLAS_NUM_THREADS=1 $(PY) -m bench.evidence
 
 clean:
 	rm -rf $(VENV) dist build test-output .pytest_cache .mypy_cache .ruff_cache collector/web/dashboard/vendor

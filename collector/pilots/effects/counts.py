@@ -48,12 +48,12 @@ def pairs(
         odds * share / (1 - share) if share < 1 else math.inf
         for share in student_t.proportion_limits(hits, hits + others, alpha)
     ]
-    fieller = _fieller(on / on_per, off / off_per, alpha)
+    by_pairs = fieller(on / on_per, off / off_per, alpha)
     ratio = odds * hits / others if others else math.inf
     return Effect(
         ratio - 1,
-        float(min(exact[0], fieller[0])) - 1,
-        float(max(exact[1], fieller[1])) - 1,
+        float(min(exact[0], by_pairs[0])) - 1,
+        float(max(exact[1], by_pairs[1])) - 1,
         alpha=alpha,
         method="counts-hull",
         n=len(on),
@@ -63,7 +63,7 @@ def pairs(
     ).stated()
 
 
-def _fieller(on: Floats, off: Floats, alpha: float) -> tuple[float, float]:
+def fieller(on: Floats, off: Floats, alpha: float) -> tuple[float, float]:
     """The ratios r for which the mean of on - r off does not differ from 0 by Student's t."""
     many = len(on)
     reach = student_t.quantile(1 - alpha / 2, many - 1) ** 2 / many

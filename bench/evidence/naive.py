@@ -1,0 +1,100 @@
+"""The usual intervals for a step in a series, for comparison: none of them holds everywhere.
+
+Each takes the series (periods x runs), the phase and the known columns, and returns the limits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.pilots.effects import phases, student_t
+from collector.pilots.effects.averaging import orthonormal
+from collector.pilots.effects.student_t import Floats
+
+Limits = tuple[Floats, Floats]
+Flags = NDArray[np.bool_]
+
+
+def ols_t(series: Floats, on: Flags, columns: list[Floats]) -> Limits:
+    """Ordinary least squares, periods as if independent."""
+    estimate, rest, change, terms = _fit(series, on, columns)
+    df = len(series) - terms
+    error = np.sqrt((rest**2).sum(axis=0) / df) / change
+    return _around(estimate, error, df)
+
+
+def ewc(series: Floats, on: Flags, columns: list[Floats]) -> Limits:
+    """Equal-weighted cosines of the scores of the whole series (Lazarus and others 2018)."""
+    estimate, rest, change, _ = _fit(series, on, columns)
+    basis, _ = orthonormal(_matrix(on, columns)[None])
+    scores = basis[0][:, -1:] * rest
+    terms = cosines(len(series))
+    return _around(estimate, np.sqrt(len(series) * _long_run(scores, terms)) / change, terms)
+
+
+def ewc_by_phase(series: Floats, on: Flags, columns: list[Floats]) -> Limits:
+    """Equal-weighted cosines of the residuals of each phase."""
+    estimate, rest, _, _ = _fit(series, on, columns)
+    variance, df = np.zeros(series.shape[1]), 0
+    for phase in (~on, on):
+        terms = cosines(int(phase.sum()))
+        variance += _long_run(rest[phase], terms) / phase.sum()
+        df += terms
+    return _around(estimate, np.sqrt(variance), df)
+
+
+def plug_in(series: Floats, on: Flags, columns: list[Floats]) -> Limits:
+    """GLS with one estimated AR(1) correlation, taken as known."""
+    matrix = _matrix(on, columns)
+    rest = phases.residuals(series, matrix)
+    rho = np.clip(lag_one(rest), 0.0, 0.98)
+    low, high = np.empty(series.shape[1]), np.empty(series.shape[1])
+    for run, each in enumerate(rho):
+        white = [
+            np.concatenate([values[:1] * np.sqrt(1 - each**2), values[1:] - each * values[:-1]])
+            for values in (matrix, series[:, run : run + 1])
+        ]
+        basis, norms = orthonormal(white[0][None])
+        left = phases.residuals(white[1], white[0])
+        df = len(series) - matrix.shape[1]
+        centre = float(basis[0][:, -1] @ white[1][:, 0]) / norms[0, -1]
+        error = np.sqrt(float((left**2).sum()) / df) / norms[0, -1]
+        low[run], high[run] = _around(centre, error, df)
+    return low, high
+
+
+def cosines(periods: int) -> int:
+    """The number of cosines for so many periods."""
+    return int(0.4 * periods ** (2 / 3))
+
+
+def lag_one(rest: Floats) -> Floats:
+    """The correlation of neighbouring values around their mean."""
+    centred = rest - rest.mean(axis=0)
+    return np.asarray((centred[1:] * centred[:-1]).sum(axis=0) / (centred**2).sum(axis=0))
+
+
+def _long_run(scores: Floats, terms: int) -> Floats:
+    """The long-run variance of each column by its first cosines."""
+    many = len(scores)
+    at = np.arange(many) + 0.5
+    waves = np.sqrt(2 / many) * np.cos(np.pi * np.outer(np.arange(1, terms + 1), at) / many)
+    return np.asarray((np.einsum("kn,nr->kr", waves, scores) ** 2).mean(axis=0))
+
+
+def _matrix(on: Flags, columns: list[Floats]) -> Floats:
+    return np.column_stack([np.ones(len(on)), *columns, on.astype(float)])
+
+
+def _fit(series: Floats, on: Flags, columns: list[Floats]) -> tuple[Floats, Floats, float, int]:
+    """The (estimate, residuals, length of the change beside the other columns, number of columns)."""
+    matrix = _matrix(on, columns)
+    basis, norms = orthonormal(matrix[None])
+    estimate = np.einsum("n,nr->r", basis[0][:, -1], series) / norms[0, -1]
+    return estimate, phases.residuals(series, matrix), float(norms[0, -1]), matrix.shape[1]
+
+
+def _around(centre: Floats, error: Floats, df: int) -> Limits:
+    half = student_t.quantile(0.975, df) * error
+    return centre - half, centre + half
