@@ -65,7 +65,7 @@ def plug_in(series: Floats, on: Flags, columns: list[Floats]) -> Limits:
 
 
 def cosines(periods: int) -> int:
-    """The number of cosines for so many periods."""
+    """The number of cosines for a series of this length."""
     return int(0.4 * periods ** (2 / 3))
 
 

@@ -40,7 +40,7 @@ def poisson(drawn: Generator, periods: int, runs: int, rho: float) -> Floats:
 
 
 def zero_inflated(drawn: Generator, periods: int, runs: int, rho: float) -> Floats:
-    """Values of which half are 0."""
+    """Half of the values are 0."""
     return np.maximum(ar(drawn, periods, runs, rho), 0)
 
 

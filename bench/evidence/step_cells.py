@@ -72,7 +72,7 @@ def _other_noise() -> Iterator[Cell]:
                 "Before/after, other noise", f"{before}+{after}, {name}, rho {rho}", run, (coverage,) * 2
             )
     run = partial(rule, noise.ar_and_white, 28, 28, 0.95)
-    limit = "noise half of which is white and half with rho .95"
+    limit = "half of the noise is white, the rest has rho .95"
     yield Cell(
         "Before/after, other noise", "28+28, AR + equal white noise, rho 0.95", run, (0.932,) * 2, limit=limit
     )
