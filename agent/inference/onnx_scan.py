@@ -232,7 +232,10 @@ class _Walk:
 
 
 def _outside() -> ModelError:
-    return ModelError("has weights outside the file (external data): save it as one file")
+    return ModelError(
+        "has weights outside the file (external data): save it as one file, as "
+        "`edgebed model doctor FILE --fix NEW` does"
+    )
 
 
 def _edits(walk: _Walk) -> list[Edit]:

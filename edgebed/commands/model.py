@@ -38,9 +38,10 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
     """
     import msgspec
 
-    from agent.inference import execution_providers, gate
+    from agent.inference import execution_providers, gate, manifest
     from agent.inference.package import load_package
     from agent.inference.signature import FILE
+    from edgebed.model_tools.manifest_text import TODO
 
     package = load_package(folder)
     report = gate.verify(package, providers=execution_providers.names(providers))
@@ -61,6 +62,8 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
     scanned = report.scanned
     exact = "" if not scanned.int8 else ", 8 bits exact" if scanned.exact else ", 8 bits as on this CPU"
     click.echo(f"  {report.rss_mb:g} MB of memory, {found.decoder}{exact}, sha256 {found.sha256[:12]}")
+    if todo := (folder / manifest.FILE).read_text(encoding="utf-8", errors="replace").count(TODO):
+        click.echo(f"  guesses left in {manifest.FILE}: {todo} (lines with {TODO})")
 
 
 @command.command()

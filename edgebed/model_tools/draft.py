@@ -92,7 +92,7 @@ def draft(file: Path, known: Mapping[int, Any] | None = None) -> Draft:
                 f"up to {_LONGEST} characters: rename it"
             )
         session = open_file(body)
-        return _Drafting(file.name, body, session, known or {}).run()
+        return _Drafting(file, body, session, known or {}).run()
     except ModelError as error:
         raise ModelError(f"{file}: {error}") from error
 
@@ -100,8 +100,10 @@ def draft(file: Path, known: Mapping[int, Any] | None = None) -> Draft:
 class _Drafting:
     """The steps from a session to a draft."""
 
-    def __init__(self, name: str, body: bytes, session: Any, known: Mapping[int, Any]) -> None:
-        self._name, self._sha256, self._session = name, hashlib.sha256(body).hexdigest(), session
+    def __init__(self, file: Path, body: bytes, session: Any, known: Mapping[int, Any]) -> None:
+        self._name, self._sha256, self._session = file.name, hashlib.sha256(body).hexdigest(), session
+        # every package has a model.onnx: its folder has the name
+        self._id = file.stem if file.name != "model.onnx" else file.resolve().parent.name
         self._facts = facts.read(body)
         self._nodes = session.get_outputs()
         self._inputs = [tensor(each) for each in session.get_inputs()]
@@ -159,7 +161,11 @@ class _Drafting:
         ]
         named = [each.name for each in (usable or maps[:1])] if len(usable) + len(maps) < len(rest) else []
         size = spec.size if isinstance(spec, FrameInput) else None
-        return Seen(self._facts, size, tensors, arrays, classes, label_first, bool(state)), named
+        voice, window = False, ()
+        if isinstance(spec, WindowInput):
+            voice = bool(state) and len(spec.signals) == 1
+            window = spec.parts[0].dims if len(spec.parts) == 1 else ()
+        return Seen(self._facts, size, tensors, arrays, classes, label_first, voice, tuple(window)), named
 
     def _checked(
         self,
@@ -195,7 +201,7 @@ class _Drafting:
         self, section: Sequence[Entry], output: Sequence[Entry], spec: Input, feeds: Feeds, reads: list[int]
     ) -> Draft:
         notes = self._facts.notes
-        stem = re.sub(r"[^a-z0-9]+", "-", self._name.removesuffix(".onnx").lower()).strip("-")[:32].strip("-")
+        stem = re.sub(r"[^a-z0-9]+", "-", self._id.lower()).strip("-")[:32].strip("-")
         version = notes.get("model_version", "1.0.0")
         shown = [", ".join(map(str, each[:8])) for each in (self._inputs, [tensor(n) for n in self._nodes])]
         top = [

@@ -19,6 +19,9 @@ _SIDES = (8, 4096)  # of a picture
 RATES = ("sr", "sample_rate", "sampling_rate", "fs")
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 # what a model calls an input and the output that it gets next, without these words
+_HIDDEN = re.compile(
+    r"(?:h|c|hx|cx|hidden|cell|state|memory)[_.]?[0n]?"
+)  # names of a state whose output has another
 _STATE_WORDS = re.compile(r"(?:^|_)(?:in|out|input|output|new|next|prev|old|last)(?=_|$)|[n0N_]+$|_?new$")
 
 Section = list[Entry]
@@ -53,8 +56,15 @@ def candidates(
         if each.shape and each.shape[0] > 1 and len(each.shape) > 1:
             raise ModelError(f"its input {each} takes {each.shape[0]} at a time: export it with a batch of 1")
     ends = [*([Entry("constants", _constants(fixed, known))] if fixed else [])]
-    ends += [Entry("state", state)] if state else []
-    sound = bool(state) or any(each.name.lower() in RATES for each in fixed)
+    if state:
+        alike = all(_is_next(given, output) for given, output in state.items())
+        ends.append(
+            Entry(
+                "state", state, "" if alike else "guessed from shapes: input to the output that it gets next"
+            )
+        )
+    one_signal = all(len(each.shape) < 3 or 1 in each.shape[1:] for each in filled)
+    sound = (bool(state) and one_signal) or any(each.name.lower() in RATES for each in fixed)
     for open_length in (512, 576, 1600, 100, 1) if sound else (100, 1, 16, 256, 16_000):
         if len(filled) == 1:
             yield [Entry("kind", "window"), *_window(filled[0], open_length, sound=sound), *ends]
@@ -75,7 +85,17 @@ def states(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> dict[str, str
             if names and each.dtype == output.dtype and _alike(each.shape, output.shape):
                 found[each.name] = output.name
                 break
-    return found
+    return found or _hidden(inputs, outputs)
+
+
+def _hidden(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> dict[str, str]:
+    """The same where only the inputs have the names of a state: torch calls its outputs getitem_1, ..."""
+    hidden = [each for each in inputs if _HIDDEN.fullmatch(each.name.lower()) and len(each.shape) > 1]
+    last = outputs[len(outputs) - len(hidden) :]
+    fit = all(a.dtype == b.dtype and a.shape == b.shape for a, b in zip(hidden, last, strict=False))
+    if not 0 < len(hidden) < min(len(inputs), len(outputs)) or not fit:
+        return {}
+    return {a.name: b.name for a, b in zip(hidden, last, strict=True)}
 
 
 def _is_next(given: str, output: str) -> bool:

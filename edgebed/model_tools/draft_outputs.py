@@ -20,6 +20,8 @@ from wire.printable import printable
 _MOST_LABELS, _LONGEST_LABEL, _MOST_TEXT = 10_000, 128, 150_000
 _ROUNDING = 1e-3
 _FIELDS = 256  # of a regression
+_VECTOR = 4096  # numbers of an embedding
+_MOST_CLASSES = 256  # of regions
 _ORDER = "in the model's order"
 _TASKS = ("detect", "pose", "segment")  # of Ultralytics
 _HIDDEN = ("Cc", "Cf", "Zl", "Zp")
@@ -38,14 +40,18 @@ class Seen:
     arrays: list[NDArray[np.float64]]
     classes: list[str]  # of a ZipMap, which is not among the tensors
     label_first: bool
-    stateful: bool
+    voice: bool  # a state goes round, and it hears one signal
+    window: tuple[int, ...] = ()  # dimensions of the one input, if it is a window
 
 
 def candidates(seen: Seen) -> Iterator[Section]:
     """What the manifest's output may be, the likeliest first."""
     tensors, arrays = seen.tensors, seen.arrays
     if seen.size is not None:
+        maps, fine = _regions(seen, seen.size)
+        yield from maps if fine else []
         yield from _boxes(seen.size, tensors, seen.facts)
+        yield from maps
     if seen.classes:
         yield [Entry("decoder", "classification"), Entry("labels", labels(seen.classes, len(seen.classes)))]
     if not tensors or (seen.size is not None and len(tensors[0].shape) > 2 and arrays[0].size > _FIELDS):
@@ -53,15 +59,46 @@ def candidates(seen: Seen) -> Iterator[Section]:
     yield from _scores(seen)
     first = tensors[0]
     width = arrays[0].size
-    if any(word in first.name.lower() for word in _VECTORS) and 8 <= width <= 4096:
-        yield [Entry("decoder", "embedding"), Entry("size", width)]
+    vector = [Entry("decoder", "embedding"), Entry("size", width)]
+    if any(word in first.name.lower() for word in _VECTORS) and 8 <= width <= _VECTOR:
+        yield vector
+    if seen.window == first.shape and (len(first.shape) > 2 or width >= 8):
+        yield [
+            Entry("decoder", "reconstruction", "or regression; the output has the shape of the input"),
+            Entry("threshold", 1.0, "a score of at least this is an alarm"),
+        ]
     fields = {
         f"value_{at + 1}": {"unit": "1", "dec": 3} for at in range(min(sum(a.size for a in arrays), _FIELDS))
     }
     yield [
-        Entry("decoder", "regression", "or classification, anomaly"),
+        Entry("decoder", "regression", "or classification, anomaly, forecast"),
         Entry("fields", fields, "their names"),
     ]
+    if _FIELDS < width <= _VECTOR:
+        yield vector
+
+
+def _regions(seen: Seen, size: tuple[int, int]) -> tuple[list[Section], bool]:
+    """A map over the picture, and whether its cells are too small for those of a detector."""
+    shape = seen.tensors[0].shape[1:] if len(seen.tensors) == 1 else ()
+    if not 2 <= len(shape) <= 3 or min(shape) < 1:
+        return [], False
+    first, numbers = seen.tensors[0], seen.arrays[0]
+    high, wide = shape[:2] if len(shape) == 3 and shape[2] < shape[0] else shape[-2:]
+    if high * size[0] != wide * size[1]:
+        return [], False
+    whole = first.dtype.startswith(("int", "uint"))
+    count = max(2, min(int(numbers.max()) + 1, _MOST_CLASSES)) if whole else numbers.size // (high * wide)
+    todo = "background: true if the first class is nothing, and leave it out"
+    names = Entry("labels", labels(seen.facts.names, count), f"{_ORDER}; {todo}" if count > 1 else "its name")
+    logits = [Entry("sigmoid", value=True)] if count == 1 and _beyond(numbers) else []
+    return [[Entry("decoder", "regions"), names, *logits]], high * 8 > size[1]
+
+
+def _beyond(numbers: NDArray[np.float64]) -> bool:
+    """Whether numbers are not between 0 and 1, as scores are."""
+    finite = numbers[np.isfinite(numbers)]
+    return bool(finite.size) and not -_ROUNDING <= finite.min() <= finite.max() <= 1 + _ROUNDING
 
 
 def _boxes(size: tuple[int, int], outputs: Sequence[Tensor], facts: Facts) -> Iterator[Section]:
@@ -121,13 +158,12 @@ def _scores(seen: Seen) -> Iterator[Section]:
         return
     if "ArgMin" in seen.facts.operators and not names:
         return  # distances to the centres of clusters: the smallest wins
-    likely = seen.size is not None or seen.label_first or seen.stateful or bool(names)
-    if not likely or width > _MOST_LABELS or (width == 1 and not seen.stateful and len(names) != 2):
+    likely = seen.size is not None or seen.label_first or seen.voice or bool(names)
+    if not likely or width > _MOST_LABELS or (width == 1 and not seen.voice and len(names) != 2):
         return
     count = max(2, width)
-    finite = scores[np.isfinite(scores)]
     kind: Section = []
-    if finite.size and not -_ROUNDING <= finite.min() <= finite.max() <= 1 + _ROUNDING:
+    if _beyond(scores):
         logits = Entry("softmax", value=True, todo="or sigmoid, for labels that do not exclude each other")
         kind = [Entry("margins", value=True) if seen.label_first else logits]
     if width == 1:

@@ -13,7 +13,7 @@ _WIDEST = 100  # characters of a list on one line
 _PLAIN = re.compile(
     r"(?:signal|value|class|point)[-_][0-9]+|frame|window|rgb|bgr|grey|letterbox|stretch|crop|centre|corner"
     r"|nchw|nhwc|time-signal|signal-time|flat|scalar|detection|classification|regression|anomaly"
-    r"|reconstruction|embedding|yolov5|yolov8|yolox|fastestdet|ulface|end-to-end|detr|ssd"
+    r"|reconstruction|embedding|regions|yolov5|yolov8|yolox|fastestdet|ulface|end-to-end|detr|ssd"
 )
 
 
@@ -40,10 +40,14 @@ def lines(section: Section, indent: str = "  ") -> list[str]:
     for entry in section:
         todo = f" {TODO} {entry.todo}" if entry.todo else ""
         text = scalar(entry.value)
-        if len(text) <= _WIDEST or not isinstance(entry.value, list):
+        if len(text) <= _WIDEST or not isinstance(entry.value, list | dict):
             found.append(f"{indent}{entry.key}: {text}{todo}")
+            continue
+        found.append(f"{indent}{entry.key}:{todo}")
+        if isinstance(entry.value, dict):
+            found += [f"{indent}  {scalar(key)}: {scalar(each)}" for key, each in entry.value.items()]
         else:
-            found += [f"{indent}{entry.key}:{todo}", *(f"{indent}  - {scalar(each)}" for each in entry.value)]
+            found += [f"{indent}  - {scalar(each)}" for each in entry.value]
     return found
 
 

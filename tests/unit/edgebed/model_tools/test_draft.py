@@ -36,6 +36,13 @@ from wire.yaml12 import compose
         ((1, 1, 28, 28), [(1, 10)], "classification", ""),
         ((1, 100, 6), [(1, 2)], "regression", ""),
         ((1, 13), [(1, 1)], "regression", ""),
+        ((1, 64, 2), [(1, 64, 2)], "reconstruction", ""),
+        ((1, 16), [(1, 16)], "reconstruction", ""),
+        ((1, 64, 2), [(1, 32, 4)], "regression", ""),
+        ((1, 100, 6), [(1, 300)], "embedding", ""),
+        ((1, 3, 64, 64), [(1, 2, 64, 64)], "regions", ""),
+        ((1, 3, 64, 64), [(1, 32, 32, 5)], "regions", ""),
+        ((1, 3, 64, 64), [(1, 1, 64, 64)], "regions", ""),
     ],
 )
 def test_a_draft_loads(
@@ -48,6 +55,41 @@ def test_a_draft_loads(
     assert model.manifest.name == "my-model"
     assert model.manifest.decoder == decoder
     assert getattr(model.manifest.output, "head", "") == head
+
+
+def recurrent(packages: Packages, after: tuple[str, str]) -> bytes:
+    """A forecaster of two signals with two states, as torch exports an LSTM."""
+    nodes = [onnx.helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
+    nodes += [onnx.helper.make_node("Identity", [name], [to]) for name, to in zip("hc", after, strict=True)]
+    inputs = {"x": (1, 16, 2), "h": (1, 1, 8), "c": (1, 1, 8)}
+    outputs = {"y": (), after[0]: (1, 1, 8), after[1]: (1, 1, 8)}
+    return packages.model(nodes, inputs=inputs, outputs=outputs)
+
+
+@pytest.mark.parametrize("after", [("hn", "cn"), ("getitem_1", "getitem_2")])
+def test_a_state_goes_round_whatever_its_outputs_are_called(
+    packages: Packages, tmp_path: Path, after: tuple[str, str]
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(recurrent(packages, after))
+    text = draft(tmp_path / "model.onnx").text
+    (tmp_path / "manifest.yaml").write_text(text)
+    found = load_package(tmp_path).manifest
+    assert found.input.state == dict(zip("hc", after, strict=True))
+    assert ("guessed from shapes" in text) == (after[0] == "getitem_1")
+    assert (found.decoder, found.input.rate_hz) == ("regression", 1), "it hears no sound"
+    Model(load_package(tmp_path))
+
+
+def test_a_model_file_is_called_as_its_folder_and_long_lists_have_a_line_each(
+    packages: Packages, tmp_path: Path
+) -> None:
+    folder = tmp_path / "Pump Watch"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(packages.constant(np.full((1, 9), 3.0)))
+    text = draft(folder / "model.onnx").text
+    assert 'name: "pump-watch"' in text
+    assert max(map(len, text.splitlines())) < 160
+    assert len(yaml.safe_load(text)["output"]["fields"]) == 9
 
 
 def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
