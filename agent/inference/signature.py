@@ -113,7 +113,7 @@ def sign(folder: Path, private_pem: bytes) -> str:
     pem = _pem_of(key.public_key())
     listed = digests(folder)
     if odd := [name for name in (folder.resolve().name, *listed) if not _is_utf8(name)]:
-        raise ModelError(f"{printable(odd[0])} cannot be signed: its name is not UTF-8")
+        raise ModelError(f"{folder}: {printable(odd[0])} cannot be signed: its name is not UTF-8")
     statement = _Statement(
         type=_STATEMENT,
         subject=[_Subject(name=folder.resolve().name, digest={"sha256": root(listed.values())})],
@@ -239,7 +239,10 @@ def digests(folder: Path) -> dict[str, str]:
     Raises:
         ModelError: it has a link or another thing than files, or cannot be read.
     """
-    return _digests(folder, (FILE, *IGNORED))
+    try:
+        return _digests(folder, (FILE, *IGNORED))
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from error
 
 
 def package_digest(folder: Path) -> str:

@@ -38,10 +38,11 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
     """
     import msgspec
 
-    from agent.inference import execution_providers, gate, manifest
+    from agent.inference import execution_providers, gate, manifest, package_files
     from agent.inference.package import load_package
     from agent.inference.signature import FILE
     from edgebed.model_tools.manifest_text import TODO
+    from wire.yaml12 import MAX_BYTES
 
     package = load_package(folder)
     report = gate.verify(package, providers=execution_providers.names(providers))
@@ -62,7 +63,7 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
     scanned = report.scanned
     exact = "" if not scanned.int8 else ", 8 bits exact" if scanned.exact else ", 8 bits as on this CPU"
     click.echo(f"  {report.rss_mb:g} MB of memory, {found.decoder}{exact}, sha256 {found.sha256[:12]}")
-    if todo := (folder / manifest.FILE).read_text(encoding="utf-8", errors="replace").count(TODO):
+    if todo := package_files.read(folder, manifest.FILE, MAX_BYTES).count(TODO.encode()):
         click.echo(f"  guesses left in {manifest.FILE}: {todo} (lines with {TODO})")
 
 
@@ -191,11 +192,12 @@ def reference(folder: Path, recordings: tuple[Path, ...], window_s: float, sourc
     from agent.inference import reference as references
     from agent.inference.package import load_package
     from agent.offline.model_reference import from_recordings
+    from agent.state_dir import keep
     from wire.errors import unwritable
 
     made = from_recordings(load_package(folder).manifest, recordings, window_s, source)
     try:
-        (folder / references.FILE).write_bytes(references.written(made))
+        keep(folder / references.FILE, references.written(made))
     except OSError as error:
         raise unwritable(str(folder / references.FILE), error) from error
     click.echo(f"{folder / references.FILE}: {len(made.features)} features, {made.windows} windows")

@@ -16,6 +16,7 @@ from agent.inference.inputs import FrameInput
 from agent.inference.manifest import Manifest
 from agent.inference.model_card import CardMetric, ModelCard
 from agent.inference.package import check_package
+from agent.state_dir import keep
 from wire.errors import ConfigError, unwritable
 from wire.printable import printable
 
@@ -53,9 +54,7 @@ def write(folder: Path, *, force: bool = False) -> list[str]:
         raise ConfigError(f"{folder / README} was not written by this command: --force replaces it")
     for name, text in files.items():
         try:
-            if (folder / name).is_symlink():
-                (folder / name).unlink()
-            (folder / name).write_text(text, encoding="utf-8")
+            keep(folder / name, text.encode())
         except OSError as error:
             raise unwritable(str(folder / name), error) from error
     return list(files)

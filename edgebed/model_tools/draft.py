@@ -161,10 +161,10 @@ class _Drafting:
         ]
         named = [each.name for each in (usable or maps[:1])] if len(usable) + len(maps) < len(rest) else []
         size = spec.size if isinstance(spec, FrameInput) else None
-        voice, window = False, ()
+        voice, window = False, list[int]()
         if isinstance(spec, WindowInput):
             voice = bool(state) and len(spec.signals) == 1
-            window = spec.parts[0].dims if len(spec.parts) == 1 else ()
+            window = list(spec.parts[0].dims) if len(spec.parts) == 1 else []
         return Seen(self._facts, size, tensors, arrays, classes, label_first, voice, tuple(window)), named
 
     def _checked(
@@ -310,6 +310,8 @@ def _vector(
 
 
 def _write(folder: Path, files: Mapping[str, bytes], *, force: bool) -> None:
+    if (folder / golden.FOLDER).is_symlink():
+        raise ConfigError(f"{folder / golden.FOLDER} is a link, and nothing is written through it: remove it")
     there = [name for name in files if (folder / name).is_symlink() or (folder / name).exists()]
     if there and not force:
         raise ConfigError(f"{folder / there[0]} is there already: --force replaces it")

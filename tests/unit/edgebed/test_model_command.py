@@ -63,6 +63,29 @@ def test_an_error_shows_an_odd_name_escaped(
     assert all(line.isprintable() for line in shown.splitlines())
 
 
+def test_nothing_is_written_through_a_link_or_into_a_pipe(tmp_path: Path) -> None:
+    """A package from elsewhere can have both in the place of what a command writes."""
+    victim, package = tmp_path / "victim", tmp_path / "street-detector"
+    victim.write_text("mine")
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("*.md", "sbom*", "model.sig"))
+    os.mkfifo(package / "README.md")
+    (package / "sbom.cdx.json").symlink_to(victim)
+    (package / "model.sig").symlink_to(victim)
+    run = CliRunner().invoke
+    assert run(command, ["model", "card", str(package), "--force"]).exit_code == 0
+    assert run(command, ["key", "signing", str(tmp_path / "k.key")]).exit_code == 0
+    sign = ["model", "sign", str(package), "--key", str(tmp_path / "k.key")]
+    assert run(command, sign).exit_code == 0
+    assert all((package / name).is_file() for name in ("README.md", "sbom.cdx.json", "model.sig"))
+    assert not any(path.is_symlink() for path in package.iterdir())
+    shutil.rmtree(package / "golden")
+    (package / "golden").symlink_to(tmp_path)
+    assert "is a link" in str(run(command, ["model", "draft", str(package), "--force"]).exception)
+    os.mkfifo(package / "pipe")
+    assert str(run(command, sign).exception).startswith(f"{package}: golden is not a regular file")
+    assert victim.read_text() == "mine"
+
+
 def test_packages_are_signed_and_verified(tmp_path: Path) -> None:
     def edgebed(*words: object) -> str:
         done = CliRunner().invoke(command, [*map(str, words)], catch_exceptions=False)
