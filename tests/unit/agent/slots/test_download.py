@@ -19,11 +19,16 @@ from agent.inference import package_files, signature
 from agent.slots.download import Download
 from agent.slots.model_store import ModelStore
 from agent.slots.settings import VersionSettings
+from collector.rights.passwords import hashed
+from collector.rights.user import Grant
+from collector.rollout.engine import Device, Rollout
 from collector.rollout.packages import Packages
+from collector.state.audit import AuditEntry
 from tests.polling import wait_until
 from tests.unit.collector.web.serving import serving
 from wire.clock import Clock
 from wire.errors import EdgebedError
+from wire.mac import node_key
 from wire.model_package import Listing, PackedFile
 from wire.topics import Address
 
@@ -232,3 +237,47 @@ async def test_a_cancelled_download_ends(place: Place) -> None:
         await task
     await place.fetch()  # it waits until the thread of the first one has ended
     assert place.store.damage(place.digest) == ""
+
+
+async def test_an_enrolled_node_downloads_with_its_own_token(tmp_path: Path) -> None:
+    secret = b"\xab" * 32
+    (tmp_path / "enrolled").write_text(f"{NODE} 1 -\nother/trial/hall/n1 1 -\nacme/trial/hall/n2 1 -\n")
+    site = {"mac_file": _key(tmp_path / "mac.key", secret), "enrolled_file": tmp_path / "enrolled"}
+    async with serving(tmp_path, site) as (collector, get):
+        collector.directory.accounts.add("kim", hashed("a password of kim"), Grant("admin", ("*",)))
+        collector.directory.refresh()
+        digest = await asyncio.to_thread(keep, tmp_path / "store", package(tmp_path / "package"))
+        url = f"http://127.0.0.1:{collector.socket.getsockname()[1]}"
+        rollout = Rollout(
+            id="r1", tenant="acme", slot="joints", digest=digest, ref="m@1", by="kim", ts=1, stages=[1],
+            devices={NODE.text: Device(state="offered")},
+        )  # fmt: skip
+        collector.rollouts.records.add(rollout, AuditEntry(1, "kim", "rollout", "r1", "test", "done"))
+
+        async def download(node: Address, identity: str) -> ModelStore:
+            folder = tmp_path / identity if identity else None
+            if folder is not None:
+                _key(folder / "mac.key", node_key(secret, node.text, 1))
+            store = ModelStore(tmp_path / f"state-{node.tenant}-{identity}")
+            settings = VersionSettings(url=url)
+            async with asyncio.timeout(60):
+                await Download(settings, node, folder, store, Clock())("joints", digest)
+            return store
+
+        assert (await get(f"/api/v1/models/acme/{digest}")).status == 401, "not without a token"
+        store = await download(NODE, "identity")
+        assert store.damage(digest) == ""
+        for other in ("other/trial/hall/n1", "acme/trial/hall/n2"):
+            with pytest.raises(EdgebedError, match=r"answers 404") as caught:
+                await download(Address.parse(other), "another")
+            assert caught.value.reason_code == "slot-download-refused"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3):
+                await download(NODE, "")  # 401 may be a wrong clock: it is tried again
+
+
+def _key(path: Path, key: bytes) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(key.hex() + "\n")
+    path.chmod(0o600)
+    return path

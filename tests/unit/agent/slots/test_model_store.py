@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -224,3 +226,81 @@ def test_a_full_disk_at_every_write_leaves_the_store_as_it_was(
             break
     assert at > 5
     assert store.damage(digest) == ""
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from agent.slots.model_store import ModelStore
+from agent.slots.slot_state import Slot
+
+act, state, first, second = sys.argv[1:]
+store = ModelStore(Path(state))
+kept = store.add(Path(first))
+offered = ""
+STEPS = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "open", "shutil.rmtree")
+left = 0
+
+def step(event, args):
+    global left
+    if event in STEPS and state in str(args[0]):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def work():
+    if act == "add":
+        store.add(Path(second))
+    elif act == "rm":
+        store.rm(kept)
+    else:
+        folder = store.incoming(offered)
+        for path in Path(second).rglob("*"):
+            if path.is_file():
+                (folder / path.relative_to(second)).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path.relative_to(second)).write_bytes(path.read_bytes())
+        store.take(offered)
+
+if act == "take":
+    other = ModelStore(Path(state).parent / "other")
+    offered = other.add(Path(second))
+    store.keep_slot("eye", Slot(state="downloading", candidate=offered))
+for number in range(1, 1_000):
+    child = os.fork()
+    if not child:
+        left = number
+        sys.addaudithook(step)
+        work()
+        os._exit(0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    store.sweep()
+    names = {path.name for path in store.folder.iterdir()} - {"lock", "slots", "incoming"}
+    whole = [name for name in names if not store.damage(name)]
+    assert names == set(whole), (number, names)
+    assert kept in names or act == "rm", number
+    if ended == 0:
+        break
+    assert ended == -signal.SIGKILL, (number, ended)
+    if kept not in names:
+        assert store.add(Path(first)) == kept
+    elif act != "rm" and len(names) == 2:
+        for name in names - {kept}:  # the kill came after the last step that counts
+            store.keep_slot("eye", Slot())
+            store.rm(name)
+            store.keep_slot("eye", Slot(state="downloading", candidate=offered))
+assert len(names) == (0 if act == "rm" else 2), names
+print(number)
+"""
+
+
+@pytest.mark.parametrize("act", ["add", "take", "rm"])
+def test_a_kill_at_each_step_leaves_whole_packages_alone(
+    act: str, tmp_path: Path, package: Path, packages: Any
+) -> None:
+    another = packages.write(packages.constant(np.ones(1)), name="another")
+    (another / "golden").mkdir()
+    (another / "golden" / "note.txt").write_text("x")
+    words = [sys.executable, "-c", KILLED, act, str(tmp_path / "state"), str(package), str(another)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=200)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 5
