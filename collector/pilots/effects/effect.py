@@ -79,7 +79,7 @@ def as_relative(effect: Effect) -> Effect:
         difference_of_means=None if means is None else _share(means),
         relative=True,
         extras={
-            name: _share(value) if name in {"t_low", "t_high", "trend_low", "trend_high"} else value
+            name: _share(value) if name.endswith(("_low", "_high")) else value
             for name, value in effect.extras.items()
         },
     )

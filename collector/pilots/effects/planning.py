@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -89,6 +90,11 @@ def switchback_pairs(step_sd: float, effect: float) -> int:
     return max(switchback.LEAST_PAIRS, math.ceil(_FACTOR * (step_sd / effect) ** 2 + 2))
 
 
+def log_size(share: float, sign: Literal[1, -1]) -> float:
+    """An improvement by a share in logarithms: `effect` and `target` for relative noise."""
+    return abs(math.log1p(sign * share)) if sign * share > -1 else math.inf
+
+
 def before_after_periods(sd: float, effect: float, correlation: float) -> int:
     """About how many periods a phase the rule needs for a power of 80 %; `before_after_plan` simulates it."""
     periods = 35 * (sd / effect) ** 2 * (1 + correlation) / (1 - correlation)
@@ -107,7 +113,10 @@ def before_after_power(
     seed: int = 0,
     runs: int = RUNS,
 ) -> float:
-    """The share of simulated pilots that the frozen rule finds met when the true improvement is `effect`."""
+    """The share of simulated pilots that the frozen rule finds met when the true improvement is `effect`.
+
+    Effect and target are in the scale of the noise: for relative noise see `log_size`.
+    """
     on = np.arange(baseline + trial) >= baseline
     times = np.arange(len(on), dtype=float)
     series = simulated(found, times, runs, np.random.Generator(np.random.PCG64(seed)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -51,6 +52,13 @@ def test_too_few_machines_are_refused(treated: int, control: int) -> None:
     found = parallel.effect(np.arange(treated) + 0.5, np.arange(control) * 1.5, seed=1)
     assert isinstance(found, Refused)
     assert found.code == "too-few-machines"
+
+
+def test_relative_limits_are_shares() -> None:
+    found, shares = effect(TREATED, CONTROL), effect(TREATED, CONTROL, relative=True)
+    for name in ("exact_low", "exact_high"):
+        assert shares.extras[name] == pytest.approx(math.expm1(float(found.extras[name])), rel=1e-6)
+    assert shares.low == pytest.approx(math.expm1(found.low), rel=1e-6)
 
 
 def test_small_groups_are_marked() -> None:

@@ -37,6 +37,12 @@ def test_before_after_formula(effect: float, rho: float, periods: int) -> None:
     assert planning.before_after_periods(1, 100, rho) >= 20
 
 
+def test_a_share_in_logarithms() -> None:
+    assert planning.log_size(0.1, 1) == pytest.approx(np.log(1.1))
+    assert planning.log_size(0.1, -1) == pytest.approx(-np.log(0.9))
+    assert planning.log_size(1.0, -1) == np.inf
+
+
 def test_the_noise_of_a_baseline() -> None:
     found = noise()
     assert found.sd == pytest.approx(np.std(BASELINE, ddof=1))
