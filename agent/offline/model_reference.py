@@ -1,12 +1,13 @@
-"""Makes the reference of a model package from recordings of the input that it was made for."""
+"""Makes the reference of a model package from recordings, or rows, of the input that it was made for."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from adapters.base import Reading
@@ -17,6 +18,7 @@ from agent.inference.reference import Reference
 from agent.offline.mcap_file import McapReader, RecordingError
 from agent.pipeline.input_watch import LOOK_NS, fresh, measured
 from agent.pipeline.windows import Windows, input_mismatch
+from wire.clock import NS_PER_S
 from wire.messages import Stream
 
 _Pieces = list[tuple[int, NDArray[Any]]]
@@ -33,6 +35,25 @@ def from_recordings(
     """
     names = reference.features(manifest.input)
     return reference.make(names, window_s, [_pieces(manifest, path, source) for path in recordings])
+
+
+def from_rows(manifest: Manifest, sessions: Iterable[NDArray[Any]], window_s: float) -> Reference:
+    """The reference of sessions of rows at the rate of the model; of pictures, of their features each second.
+
+    Raises:
+        ModelError: they are too short.
+    """
+    spec = manifest.input
+    rate_hz = spec.rate_hz if isinstance(spec, WindowInput) else NS_PER_S / LOOK_NS
+    pieces = (list(by_second(rows, rate_hz)) for rows in sessions)
+    return reference.make(reference.features(spec), window_s, pieces)
+
+
+def by_second(rows: NDArray[Any], rate_hz: float) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Rows as a watch takes them: about a second at once, with the time of the last one."""
+    step = max(1, round(rate_hz))
+    for end in range(step, len(rows) + 1, step):
+        yield round(end / rate_hz * NS_PER_S), rows[end - step : end].astype(np.float32)
 
 
 def _pieces(manifest: Manifest, path: Path, source: str) -> _Pieces:

@@ -20,15 +20,18 @@ if TYPE_CHECKING:
     from agent.inference.reference import Reference
     from agent.pipeline.windows import Window
 
-MARGIN = 0.5  # a summary may be outside of its range by this part of the range's width
+MARGIN = 0.5  # a summary may be outside of its range by this part of the range's width ...
+NEARER = 0.5  # ... and one that is never 0 by this part of its nearest to 0: so a smaller unit is seen
 STREAK = 2  # windows, or looks at pictures, in a row: fewer begin and end nothing
 SENT_S = 3_600.0  # how often the summary is sent when nothing changes
 MAX_SENT = 48_000  # bytes of JSON: with the rest of the event it fits a message
 LOOK_NS = NS_PER_S  # from one look at a picture to the next
+Array = NDArray[np.float64]
 _PENDING = 65_536  # numbers that are summarised together: many at once take a tenth of the time of a few
 _FLOOR = 0.02  # a range is at least this part of what the feature spans
 _DARK, _BRIGHT = 16, 250  # of 255
 _DARK_SHARE, _BRIGHT_SHARE, _BLURRED = 0.95, 0.5, 0.5
+_FLAT = 1.0  # sharpness of a picture that shows nothing, whatever the reference
 _NAMED = 5  # features that a text names
 
 
@@ -45,8 +48,8 @@ class InputWatch:
     """Watches the input of a model, with the reference of its package where it has one.
 
     `reason` is the problem of now, of pictures before signals before drift; `drift` is the drift alone.
-    Without a reference only dark and over-exposed pictures are seen. `came` is how many rows or pictures came
-    so far, `flagged` how many of them were not good: the caller counts.
+    Without a reference only dark, over-exposed and flat pictures are seen. `came` is how many rows or
+    pictures came so far, `flagged` how many of them were not good: the caller counts.
     """
 
     def __init__(self, reference: Reference | None, signals: Sequence[str], counters: Counter[str]) -> None:
@@ -57,7 +60,7 @@ class InputWatch:
         self._drift = _Drift(reference, signals) if reference is not None else None
         sharp = reference.features.get("sharpness") if reference is not None else None
         # the smallest mean of a window
-        self._sharp = _BLURRED * sharp.low[len(sharp.bins) + 1] if sharp is not None else 0.0
+        self._sharp = max(_FLAT, _BLURRED * sharp.low[len(sharp.bins) + 1] if sharp is not None else 0.0)
         self._end = 0
         self._look_ns: int | None = None
         self._seen, self._since = "", 0  # what the newest looks at pictures found, and how many
@@ -130,16 +133,16 @@ class _Drift:
         columns = [signals.index(name) for name in self._names]
         self._columns = slice(None) if columns == list(range(len(signals))) else columns
         self._bins = [each.bins for each in reference.features.values()]
-        self._low, self._high = range_of(reference)
+        low, high = range_of(reference)
         self._least = reference.rows / 2
         self._window_s = reference.window_s
-        span = self._high[:, -1] - self._low[:, -2]
-        largest = np.maximum(np.abs(self._high[:, -1]), np.abs(self._low[:, -2]))
+        span = high[:, -1] - low[:, -2]
+        largest = np.maximum(np.abs(high[:, -1]), np.abs(low[:, -2]))
         self._rounding = 1e-6 * np.maximum(span, largest)  # of numbers of 32 bits, and of a resampled signal
-        floor = np.full(self._low.shape, _FLOOR)  # of a share
+        floor = np.full(low.shape, _FLOOR)  # of a share
         floor[:, -4:] = (_FLOOR * span + self._rounding)[:, None]
-        self._width = np.maximum(self._high - self._low, floor) + 1e-30
-        self._moves = self._low[:, -3] > 0  # the reference has no window in which the feature stands still
+        self._under, self._over = _limits(low, high, floor, self._rounding[:, None])
+        self._moves = low[:, -3] > 0  # the reference has no window in which the feature stands still
         self._time = TimeWindows(reference.window_s)
         self._now, self._all = Summary(self._bins), Summary(self._bins)
         self._pending: NDArray[Any] = np.empty((_PENDING // len(signals), len(signals)), np.float32)
@@ -196,9 +199,7 @@ class _Drift:
 
     def _judge(self) -> None:
         found = self._now.derived()
-        with np.errstate(over="ignore", invalid="ignore"):  # of the largest numbers
-            beyond = np.maximum(self._low - found, found - self._high) / self._width
-        drifted = (beyond > MARGIN).any(1)
+        drifted = ((found < self._under) | (found > self._over)).any(1)
         still = self._moves & (self._now.high - self._now.low <= self._rounding)
         self.outside = bool(drifted.any())
         self._streaks = (self._streaks + 1) * np.array([drifted, still])
@@ -223,6 +224,18 @@ _PICTURES = {
     "bright": because("its pictures are over-exposed", "model-input-bright"),
     "blurred": because("its pictures are blurred", "model-input-blurred"),
 }
+
+
+def _limits(low: Array, high: Array, floor: Array, rounding: Array) -> tuple[Array, Array]:
+    """The smallest and the largest number that each summary may be."""
+    margin = MARGIN * np.maximum(high - low, floor)
+    under, over = low - margin, high + margin
+    levels = (slice(None), [-4, -2, -1])  # mean, smallest, largest
+    near, below = NEARER * low[levels], under[levels]
+    under[levels] = np.where(near > rounding, np.maximum(near, below), below)
+    near, above = NEARER * high[levels], over[levels]
+    over[levels] = np.where(near < -rounding, np.minimum(near, above), above)
+    return under, over
 
 
 def fresh(window: Window, end: int) -> NDArray[Any]:

@@ -3,6 +3,7 @@
     python make.py                  # about six minutes on one core; writes model.onnx, manifest.yaml, golden/
     python make.py --measure        # measures the existing model on the held-out patients
 
+ecg_reference.py, which it runs at the end, writes reference.json: how, is written there.
 Needs edgebed[sim] in addition to the dependencies below. With EDGEBED_FIELD_DATA it also measures
 on MIT-BIH record 100 in `signals/mitdb/100.*` of that folder. Training does not use this record.
 """
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import ecg_reference
 import numpy as np
 from ecg_patients import CASES, LABELS, LENGTH, PER_PATIENT, PVC, N, fault, patients
 from ecg_rule import Paired, Plain, look
@@ -62,6 +64,7 @@ def main() -> None:
     write_golden()
     quality = measure()
     write_manifest(quality)
+    ecg_reference.main()
     write_card(HERE)
 
 

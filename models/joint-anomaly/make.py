@@ -3,6 +3,7 @@
     python make.py                  # about two minutes; writes model.onnx, manifest.yaml, golden/, README.md
     python make.py --measure        # measures the existing model on the held-out robots
 
+joint_reference.py, which it runs at the end, writes reference.json: how, is written there.
 Needs edgebed[sim] in addition to the dependencies below. The same seeds give the same model:
 the fit has a closed form. Another CPU may change the last digit of a weight.
 """
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import joint_reference
 import numpy as np
 import onnxruntime
 import yaml
@@ -52,6 +54,7 @@ def main() -> None:
         write_golden()
     quality = measure()
     write_manifest(quality)
+    joint_reference.main()
     write_card(HERE)
 
 

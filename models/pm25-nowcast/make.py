@@ -4,6 +4,7 @@
     python make.py --measure        # measures the existing model on the held-out streets
     python make.py --field CSV      # measures the same network on the hourly UCI Air Quality recording
 
+pm25_reference.py, which it runs at the end, writes reference.json: how, is written there.
 Needs edgebed[sim] in addition to the dependencies below.
 """
 # /// script
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import pm25_reference
 import yaml
 from onnx import numpy_helper, parser
 
@@ -60,6 +62,7 @@ def main() -> None:
         write_golden()
     quality = measure()
     write_manifest(quality)
+    pm25_reference.main()
     write_card(HERE)
 
 

@@ -3,6 +3,7 @@
     python make.py                  # about 12 minutes on two cores; writes model.onnx, manifest.yaml, golden/
     python make.py --measure        # measures the existing model on the held-out scenes
 
+street_reference.py, which it runs at the end, writes reference.json: how, is written there.
 Needs edgebed[sim] in addition to the dependencies below.
 """
 # /// script
@@ -20,6 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import street_reference
 from street_figures import Seen, average_precision, count_errors, hits, people, precision_interval
 from street_pictures import HEIGHT, WIDTH, augmented, pictures
 
@@ -66,6 +68,7 @@ def main() -> None:
     write_golden()
     quality = measure()
     write_manifest(score, quality)
+    street_reference.main()
     write_card(HERE)
 
 

@@ -156,6 +156,22 @@ def test_the_summary_is_sent_each_hour_and_fits_a_message() -> None:
     assert detail["flagged"] == pytest.approx(0.5, abs=0.001)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("change", "drifts"), [(lambda rows: rows / 1_000, True), (lambda rows: rows * 0.9, False)]
+)
+def test_a_smaller_unit_of_a_quantity_with_a_wide_range_is_seen(
+    sign: int, change: Callable[[Rows], Rows], drifts: bool
+) -> None:
+    """Of a range from 5 to 500 the margin alone reaches beyond 0, so that any smaller number was inside."""
+    rng = np.random.default_rng(8)
+    minutes = np.concatenate([[5, 500], rng.uniform(5, 500, 38)])
+    rows = sign * np.concatenate([level * rng.uniform(0.8, 1.2, (3_000, 1)) for level in minutes])
+    seen = Watched(make(["a"], 60, [list(pieces(rows))]), ["a"])
+    assert seen.rows(rows[: 6 * 3_000]) == ""
+    assert seen.rows(change(rows[: 4 * 3_000])) == ("model-input-drift" if drifts else "")
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 @pytest.mark.parametrize("many", [1, HOP, 700])
 def test_what_is_sent_is_that_of_all_rows_however_they_come(
@@ -221,6 +237,10 @@ def test_without_a_reference_only_light_is_judged() -> None:
     seen = Watched(None, PICTURE)
     assert seen.pictures(lambda at: cv2.GaussianBlur(scene(at), (0, 0), 6), 50) == ""
     assert seen.pictures(lambda at: np.zeros((480, 640, 3), np.uint8), 50) == "model-input-dark"
+    assert seen.pictures(scene, 50) == ""
+    assert (
+        seen.pictures(lambda at: np.full((480, 640, 3), 90 + at % 3, np.uint8), 50) == "model-input-blurred"
+    )
     assert seen.sent == []
 
 
