@@ -28,6 +28,7 @@ from agent.inference.model_cache import ModelCache
 from agent.inference.trust import TrustedKeys
 from agent.node_description import NodeDescription
 from agent.outbox import Message, Outbox, keep_committing
+from agent.pilots.pilots import PilotHooks, Pilots
 from agent.pipeline import sample_commands
 from agent.pipeline.changes import Setup
 from agent.pipeline.pipeline import Pipeline
@@ -42,7 +43,7 @@ from agent.slots.slots import Slots
 from agent.systemd import Notifier
 from agent.uplink.uplink import NodeHooks, NodeIdentity, Uplink, UplinkSettings
 from wire.clock import Clock, gathered_s
-from wire.messages import ClockState, Event
+from wire.messages import ClockState, Event, Reported
 from wire.reasons import because
 from wire.task_cancellation import end
 from wire.topics import NODE_ITSELF
@@ -192,6 +193,15 @@ class App:
             self.slots.fetch = Download.of(config.versions, self.plan.address, config.broker, store, clock)
             self.slots.lock.window = config.versions.window
             await asyncio.to_thread(self.slots.start)
+            self.pilots = Pilots(
+                self.plan.address,
+                config.state,
+                clock,
+                PilotHooks(self._record, self._reported_anew, lambda: self.keys.trust),
+                least_signers=config.remote.pilot_signers,
+            )
+            if config.remote.pilot:
+                await asyncio.to_thread(self.pilots.start)
             setup = await asyncio.to_thread(Setup.of, start.plan.devices, start.plan.config.models)
             self._wire(key, start, setup)
             self._report_new_outbox()
@@ -232,8 +242,11 @@ class App:
                 status=lambda: self.description.status(),  # noqa: PLW0108
                 clock_state=self.time.state,
                 on_command=self.commands.handle,
-                on_desired=self._take_desired if config.remote.config else None,
-                reported=self.desired.reported,
+                on_desired={
+                    **({"config": self._take_desired} if config.remote.config else {}),
+                    **({"pilot": self.pilots.take} if config.remote.pilot else {}),
+                },
+                reported=self._reports,
                 on_ahead=None if self._ahead is not None else self._start_anew,
             ),
             UplinkSettings(
@@ -320,6 +333,7 @@ class App:
                 group.create_task(self._heart(), name="heart"),
                 group.create_task(self._watch_keys(), name="trusted keys"),
                 group.create_task(self.slots.run(), name="slots"),
+                group.create_task(self.pilots.run(), name="pilot"),
             ]
             if not self._models_first:
                 self._open_models("models")
@@ -395,8 +409,19 @@ class App:
         self._state_changed = True
         self.uplink.renew_status()
 
+    def _reports(self) -> dict[str, Reported]:
+        """What became of each desired document that this node takes."""
+        found = {"config": self.desired.reported()}
+        if self.plan.config.remote.pilot:
+            found["pilot"] = self.pilots.reported()
+        return {what: each for what, each in found.items() if each is not None}
+
     def _take_desired(self, body: bytes, signed: bool) -> None:
         self.configuration.take_desired(body, signed=signed)
+
+    def _reported_anew(self) -> None:
+        self.uplink.renew_reported()
+        self._changed()
 
     def _reconfigured(self) -> None:
         self.uplink.renew_reported()

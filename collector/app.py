@@ -313,7 +313,7 @@ class Collector:
             self.hub.post(*frame_of(record))
 
     def _publish_desired(self, document: DesiredDocument) -> None:
-        self._publish(f"{ROOT}/{document.node}/desired/config", document.message())
+        self._publish(f"{ROOT}/{document.node}/desired/{document.what}", document.message())
 
     def _publish_all_desired(self) -> None:
         """Publish every document again after each connect: the broker may have lost what it retained.

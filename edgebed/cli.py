@@ -29,6 +29,7 @@ COMMANDS = {
     "ledger": "Show how many messages are taken, stored, declared lost or missing.",
     "model": "Check, sign or verify a model package, or draft a manifest.",
     "node": "Give nodes of a shared site their certificates, list them, and take them away.",
+    "pilot": "Check, freeze, sign and follow the plan of a pilot.",
     "record": "Record the readings of devices in a file.",
     "replay": "Run a recording through the models again; the regression gate.",
     "site": "Make a site that several companies share: certificates, access rules, broker configuration.",

@@ -146,6 +146,15 @@ CODES: dict[str, tuple[str, ...]] = {
     "config-not-allowed": ("detail",),
     "config-crashed": ("times",),
     "config-clock": ("seconds",),
+    # the plan of a pilot that a node does not follow
+    "pilot-unreadable": ("detail",),
+    "pilot-signature-bad": ("detail",),
+    "pilot-not-signed": ("keys", "of"),
+    "pilot-other-node": ("pilot",),
+    "pilot-over": ("pilot",),
+    "pilot-overlaps": ("pilot",),
+    "pilot-older": ("version", "newest"),
+    "pilot-amends-other": ("version",),
     # an answer to a command
     "command-unknown": ("name",),
     "command-expired": (),

@@ -109,8 +109,6 @@ def sign(folder: Path, private_pem: bytes) -> str:
         ModelError: the key cannot sign, or the folder has a link or another thing than files.
         OSError: the file cannot be written.
     """
-    key = _private_key(private_pem)
-    pem = _pem_of(key.public_key())
     listed = digests(folder)
     if odd := [name for name in (folder.resolve().name, *listed) if not _is_utf8(name)]:
         raise ModelError(f"{folder}: {printable(odd[0])} cannot be signed: its name is not UTF-8")
@@ -124,17 +122,18 @@ def sign(folder: Path, private_pem: bytes) -> str:
         ),
     )
     payload = msgspec.json.encode(statement)
+    keyid, made = sign_message(private_pem, _pae(payload))
     bundle = _Bundle(
         media_type=_BUNDLE,
-        material=_Material(public_key=_Hint(fingerprint(pem))),
+        material=_Material(public_key=_Hint(keyid)),
         envelope=_Envelope(
             payload=base64.b64encode(payload).decode(),
             payload_type=_PAYLOAD,
-            signatures=[_Signature(base64.b64encode(key.sign(_pae(payload), _ecdsa(key))).decode())],
+            signatures=[_Signature(base64.b64encode(made).decode())],
         ),
     )
     keep(folder / FILE, msgspec.json.format(msgspec.json.encode(bundle), indent=1) + b"\n")
-    return fingerprint(pem)
+    return keyid
 
 
 def verify(folder: Path, trust: Trust) -> Signed:
@@ -180,7 +179,7 @@ def _opened(bundle: _Bundle, trust: Trust) -> tuple[bytes, str]:
     payload = _bytes(envelope.payload)
     signature, hint = _bytes(envelope.signatures[0].sig), _hint(bundle)
     keys = trust.trusted | trust.revoked
-    signer = next((pem for pem in keys if _is_by(pem, signature, payload)), None)
+    signer = next((pem for pem in keys if is_by(pem, signature, _pae(payload))), None)
     if signer is None:
         if name := next((name for pem, name in keys.items() if fingerprint(pem) == hint), ""):
             raise bad(f"it is not a signature by the key {name}, which it names")
@@ -318,7 +317,18 @@ def _private_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _is_by(pem: str, signature: bytes, payload: bytes) -> bool:
+def sign_message(private_pem: bytes, message: bytes) -> tuple[str, bytes]:
+    """The fingerprint of a key, and its signature of a message.
+
+    Raises:
+        ModelError: the key cannot sign.
+    """
+    key = _private_key(private_pem)
+    return fingerprint(_pem_of(key.public_key())), key.sign(message, _ecdsa(key))
+
+
+def is_by(pem: str, signature: bytes, message: bytes) -> bool:
+    """Whether a key signed a message."""
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -327,7 +337,7 @@ def _is_by(pem: str, signature: bytes, payload: bytes) -> bool:
         key = serialization.load_pem_public_key(pem.encode())
         if not isinstance(key, ec.EllipticCurvePublicKey):
             return False
-        key.verify(signature, _pae(payload), _ecdsa(key))
+        key.verify(signature, message, _ecdsa(key))
     except (InvalidSignature, UnsupportedAlgorithm, ValueError):  # ValueError: not a point of the curve
         return False
     return True

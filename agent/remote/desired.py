@@ -107,14 +107,14 @@ class DesiredFile:
         keep(self.path, msgspec.json.format(msgspec.json.encode(kept), indent=1), mode=0o600)
 
 
-def read_document(body: bytes, now_ms: int, *, signed: bool = False) -> Document:
-    """The document in a message on `desired/config`; an empty body withdraws.
+def read_desired(body: bytes, now_ms: int) -> tuple[Desired, dict[str, Any]]:
+    """A message on `desired/...` and its `doc`; an empty body withdraws.
 
     Raises:
-        NotAcceptable: the message is not a document that can be judged further.
+        NotAcceptable: the message cannot be judged further.
     """
     if not body:
-        return Document(ver=0, ts=now_ms, digest=_digest({}), doc={})
+        return Desired(ver=0, ts=now_ms), {}
     if len(body) > MAX_BODY:
         text = f"the document has {len(body)} bytes; {MAX_BODY} are allowed"
         raise NotAcceptable(text).coded("body-too-large")
@@ -123,20 +123,28 @@ def read_document(body: bytes, now_ms: int, *, signed: bool = False) -> Document
     except WireError as error:
         raise NotAcceptable(f"the document cannot be read: {error}").coded("body-invalid") from error
     if found.doc is UNSET:
-        text = "the document has no `doc`: send devices, models or publish in it, or `doc: {}` to withdraw"
+        text = "the document has no `doc`: send what is requested in it, or `doc: {}` to withdraw"
         raise NotAcceptable(text).coded("body-invalid")
     if found.ts > now_ms + AHEAD_MS:
         days = (found.ts - now_ms) / AHEAD_MS
         text = f"the document is dated {days:,.0f} days after this node's clock: set the clock that is wrong"
         raise NotAcceptable(text).coded("config-clock", seconds=round((found.ts - now_ms) / 1000))
-    if wrong := found.doc.keys() - set(SECTIONS):
+    return found, found.doc
+
+
+def read_document(body: bytes, now_ms: int, *, signed: bool = False) -> Document:
+    """The document in a message on `desired/config`. Raises as `read_desired`."""
+    found, doc = read_desired(body, now_ms)
+    if wrong := doc.keys() - set(SECTIONS):
         text = f"a desired document cannot set {', '.join(sorted(wrong))}: only {', '.join(SECTIONS)}"
         raise NotAcceptable(text[:2_000]).coded("config-not-allowed", detail=text)
-    for name, section in found.doc.items():
+    for name, section in doc.items():
         if not isinstance(section, dict):
             raise NotAcceptable(f"{name}: expected keys and values").coded("body-invalid")
-    digest = _digest(found.doc)
-    return Document(ver=found.ver, ts=found.ts, by=found.by, digest=digest, doc=found.doc, signed=signed)
+    digest = _digest(doc)
+    return Document(
+        ver=found.ver, ts=found.ts, by=found.by, digest=digest, doc=doc, signed=signed and bool(body)
+    )
 
 
 def _digest(doc: dict[str, Any]) -> str:

@@ -18,6 +18,20 @@ class RemoteSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
             "where the broker lets no unknown client publish there."
         ),
     ] = False
+    pilot: Annotated[
+        bool,
+        Meta(
+            description="Follow the plan of a pilot from `desired/pilot`, if keys of `trust.keys` signed it."
+        ),
+    ] = False
+    pilot_signers: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=8,
+            description="How many of these keys must have signed it: 2 where company and operator both sign.",
+        ),
+    ] = 1
     files: Annotated[
         tuple[Path, ...],
         Meta(max_length=20, description="Folders whose files a desired document may name."),

@@ -7,8 +7,8 @@ import contextlib
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -56,29 +56,25 @@ _LIVE_EXPIRY_S, _BEAT_EXPIRY_S, _RES_EXPIRY_S = 300, 60, 3_600
 _MAX_SESS = 2**52
 
 
-def _no_report() -> None:
-    """Report nothing."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeHooks:
     """What an uplink asks of its node, in the uplink's event loop.
 
     `describe` gives the birth; the uplink overwrites its `ts`, `boot`, `sess` and `ep`. `status` gives the
     devices and models of the `online` status. Both are called for each publication. `on_command` gets
-    device, name, Cmd and a function, as `agent.commands.Commands.handle` does. `on_desired` gets each body on
-    `desired/config`, and whether its mac was checked; `reported` gives what is published on
-    `reported/config`; the node takes no documents without them. `on_ahead` gets the id of a collector that
-    has a higher number than this outbox ever gave: from then on nothing is sent, and acknowledgements release
-    nothing.
+    device, name, Cmd and a function, as `agent.commands.Commands.handle` does. `on_desired` has for each
+    document that the node takes, such as `config`, what gets each body on `desired/config`, and whether its
+    mac was checked; `reported` gives what is published on `reported/config` and the like. `on_ahead` gets
+    the id of a collector that has a higher number than this outbox ever gave: from then on nothing is sent,
+    and acknowledgements release nothing.
     """
 
     describe: Callable[[], Birth]
     status: Callable[[], Status]
     clock_state: Callable[[], ClockState]
     on_command: OnCommand
-    on_desired: Callable[[bytes, bool], None] | None = None
-    reported: Callable[[], Reported | None] = _no_report
+    on_desired: Mapping[str, Callable[[bytes, bool], None]] = field(default_factory=dict)
+    reported: Callable[[], Mapping[str, Reported]] = dict
     on_ahead: Callable[[str, int], None] | None = None
 
 
@@ -241,7 +237,7 @@ class Uplink:
         self._wake.set()
 
     def renew_reported(self) -> None:
-        """Publish again soon what became of the desired document."""
+        """Publish again soon what became of the desired documents."""
         self._to_renew.add("reported")
         self._wake.set()
 
@@ -288,8 +284,7 @@ class Uplink:
         try:
             # Subscribe first: publishing would replace what the broker retained of this node.
             tails = [("ack",), ("status",), ("cmd", "+", "+")]
-            if self._on_desired is not None:
-                tails.append(("desired", "config"))
+            tails += [("desired", what) for what in self._on_desired]
             topics = [self._address.topic(*tail) for tail in tails]
             filters = [(topic, 1) for topic in topics]
             await link.subscribe(filters)
@@ -334,8 +329,8 @@ class Uplink:
             if topic.address != self._address:
                 raise WireError("the message is for another node")
             body = self._macs.opened(topic, message.topic_name, message.body)
-            if topic.cls == "desired" and topic.name == "config" and self._on_desired is not None:
-                self._on_desired(body, self._macs.has_key)
+            if topic.cls == "desired" and (take := self._on_desired.get(topic.name)) is not None:
+                take(body, self._macs.has_key)
                 return
             if len(body) > MAX_BODY:
                 raise WireError(f"the body is larger than {MAX_BODY} bytes")
@@ -551,9 +546,8 @@ class Uplink:
                 log.warning("%s; the birth is not sent", error)
 
     def _publish_reported(self, link: AsyncClient) -> None:
-        reported = self._reported()
-        if reported is not None:
-            link.publish(self._address.topic("reported", "config"), encode(reported), qos=1, retain=True)
+        for what, reported in self._reported().items():
+            link.publish(self._address.topic("reported", what), encode(reported), qos=1, retain=True)
 
     def _on_commit(self) -> None:
         self._encoder.read_on()

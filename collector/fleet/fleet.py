@@ -49,7 +49,7 @@ class Fleet:
         self._clock = clock
         self.ledger = ledger
         self._lock = threading.Lock()
-        self._reported: dict[str, Reported] = {}  # of the desired configuration of each node
+        self._reported: dict[str, Reported] = {}  # `NODE/config`: of a desired document
         self._nodes: defaultdict[str, NodeState] = defaultdict(NodeState)
         self._room = LiveRoom() if room is None else room
         self._live: dict[tuple[str, str, str], Live] = {}
@@ -62,9 +62,9 @@ class Fleet:
         """Take over saved states; one that cannot be read is left out."""
         for key, body in states.items():
             kind, _, node = key.partition("/")
-            if kind == "reported" and node.endswith(CONFIG):
+            if kind == "reported":
                 with contextlib.suppress(msgspec.MsgspecError):
-                    self._reported[node.removesuffix(CONFIG)] = msgspec.json.decode(body, type=Reported)
+                    self._reported[node] = msgspec.json.decode(body, type=Reported)
             if kind not in ("status", "birth", "beat"):
                 continue
             state = self._nodes[node]
@@ -82,15 +82,15 @@ class Fleet:
             except (WireError, msgspec.MsgspecError):
                 continue
 
-    def on_reported(self, node: str, reported: Reported) -> None:
-        """Note what a node reports of its desired configuration."""
+    def on_reported(self, node: str, what: str, reported: Reported) -> None:
+        """Note what a node reports of a desired document, such as its `config`."""
         with self._lock:
-            self._reported[node] = reported
+            self._reported[f"{node}/{what}"] = reported
 
-    def reported(self, node: str) -> Reported | None:
-        """What a node reported last of its desired configuration."""
+    def reported(self, node: str, what: str = "config") -> Reported | None:
+        """What a node reported last of a desired document."""
         with self._lock:
-            return self._reported.get(node)
+            return self._reported.get(f"{node}/{what}")
 
     def take_unsaved(self) -> dict[StateKey, bytes]:
         """States that the store does not have yet; they count as saved from now on."""

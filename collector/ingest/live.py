@@ -15,7 +15,7 @@ from wire.errors import WireError
 from wire.messages import MAX_BODY, Birth, Log, Reported, Res, Snapshot, Status
 from wire.topics import NODE_ITSELF, Topic
 
-REPORTED = ("config", "models")
+REPORTED = ("config", "models", "pilot")
 KINDS = ("status", "birth", "live", "snap", "res", "reported", "log")
 KEPT = ("status", "birth", "live")  # in memory, each topic of a node until its next message
 OnAnswer = Callable[[Topic, Res, int], None]  # takes the answer to a command; never waits
@@ -114,10 +114,9 @@ class LiveMessages:
     def _reported(self, topic: Topic, message: Received) -> None:
         reported = decode(message.body, Reported)
         if topic.name not in REPORTED:
-            raise WireError(f"{topic.name!r} cannot be reported; {' and '.join(REPORTED)} can")
+            raise WireError(f"{topic.name!r} cannot be reported; {', '.join(REPORTED)} can")
         self._fleet.saw(str(topic.address), message.recv_ms)
-        if topic.name == "config":
-            self._fleet.on_reported(str(topic.address), reported)
+        self._fleet.on_reported(str(topic.address), topic.name, reported)
         self._fleet.keep(f"reported/{topic.address}/{topic.name}", msgspec.json.encode(reported))
 
     def _log(self, topic: Topic, message: Received) -> None:

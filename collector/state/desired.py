@@ -1,14 +1,18 @@
-"""The desired documents of the nodes: what an operator requested last, kept until the next request."""
+"""The desired documents of the nodes: the last configuration and plan that an operator requested."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from collector.state.state_file import StateFile
 from wire.messages import Desired
+
+What = Literal["config", "pilot"]  # the last part of the topic
+
+_COLUMNS = "node, ver, at_ms, who, doc, what"
 
 
 class DesiredDocument(Struct, frozen=True):
@@ -19,6 +23,7 @@ class DesiredDocument(Struct, frozen=True):
     at_ms: int
     by: str
     doc: dict[str, Any]
+    what: What = "config"
 
     def message(self) -> Desired:
         """The body for the node."""
@@ -31,29 +36,31 @@ class DesiredDocuments:
     def __init__(self, state: StateFile) -> None:
         self._state = state
 
-    def put(self, node: str, doc: dict[str, Any], *, by: str, at_ms: int, after: int = 0) -> DesiredDocument:
-        """Replace the document of a node. Its version is above those of `after` and of the one before."""
+    def put(
+        self, node: str, doc: dict[str, Any], *, by: str, at_ms: int, after: int = 0, what: What = "config"
+    ) -> DesiredDocument:
+        """Replace a document of a node. Its version is above those of `after` and of the one before."""
         with self._state.transaction() as db:
-            known = db.execute("SELECT ver FROM desired WHERE node = ?", (node,)).fetchone()
-            made = DesiredDocument(node, max(after, known[0] if known else 0) + 1, at_ms, by, doc)
+            known = db.execute("SELECT ver FROM desired WHERE node = ? AND what = ?", (node, what)).fetchone()
+            made = DesiredDocument(node, max(after, known[0] if known else 0) + 1, at_ms, by, doc, what)
             db.execute(
-                "INSERT OR REPLACE INTO desired VALUES (?,?,?,?,?)",
-                (node, made.ver, at_ms, by, msgspec.json.encode(doc).decode()),
+                "INSERT OR REPLACE INTO desired VALUES (?,?,?,?,?,?)",
+                (node, what, made.ver, at_ms, by, msgspec.json.encode(doc).decode()),
             )
         return made
 
-    def get(self, node: str) -> DesiredDocument | None:
+    def get(self, node: str, what: What = "config") -> DesiredDocument | None:
         """The newest document of a node."""
-        return next(iter(self._select("WHERE node = ?", node)), None)
+        return next(iter(self._select("WHERE node = ? AND what = ?", node, what)), None)
 
     def all(self) -> list[DesiredDocument]:
-        """The newest document of every node that has one."""
-        return self._select("ORDER BY node")
+        """The newest documents of every node."""
+        return self._select("ORDER BY node, what")
 
     def _select(self, where: str, *values: str) -> list[DesiredDocument]:
         with self._state.transaction(writes=False) as db:
-            rows = db.execute(f"SELECT node, ver, at_ms, who, doc FROM desired {where}", values).fetchall()  # noqa: S608 - the text is above
+            rows = db.execute(f"SELECT {_COLUMNS} FROM desired {where}", values).fetchall()  # noqa: S608 - the text is above
         return [
-            DesiredDocument(node, ver, at_ms, by, msgspec.json.decode(doc))
-            for node, ver, at_ms, by, doc in rows
+            DesiredDocument(node, ver, at_ms, by, msgspec.json.decode(doc), what)
+            for node, ver, at_ms, by, doc, what in rows
         ]

@@ -64,9 +64,21 @@ def _rollouts(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX rollout_by_open ON rollout(is_open, n)")
 
 
+def _desired_pilot(db: sqlite3.Connection) -> None:
+    # a node has one document of each name: its configuration, and the frozen plan of its pilot
+    db.execute(
+        "CREATE TABLE desired_now(node TEXT NOT NULL, what TEXT NOT NULL, ver INTEGER NOT NULL,"
+        " at_ms INTEGER NOT NULL, who TEXT NOT NULL, doc TEXT NOT NULL, PRIMARY KEY(node, what))"
+        " STRICT, WITHOUT ROWID"
+    )
+    db.execute("INSERT INTO desired_now SELECT node, 'config', ver, at_ms, who, doc FROM desired")
+    db.execute("DROP TABLE desired")
+    db.execute("ALTER TABLE desired_now RENAME TO desired")
+
+
 # Step n makes version n of version n - 1. A step that was released never changes: add one at the end, and a
 # fixture of the version before it to tests/fixtures/state-db.
-STEPS: Sequence[Step] = (_first, _users, _desired, _commands, _rollouts)
+STEPS: Sequence[Step] = (_first, _users, _desired, _commands, _rollouts, _desired_pilot)
 
 
 def migrate(db: sqlite3.Connection, steps: Sequence[Step]) -> None:

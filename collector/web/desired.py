@@ -1,4 +1,4 @@
-"""The desired configuration of a node: what was requested, and what the node reports."""
+"""The desired documents of a node: its configuration, its pilot's plan, and what the node reports of them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,31 @@ from starlette.routing import BaseRoute
 from collector.fleet.fleet import Fleet
 from collector.rights.user import Action
 from collector.state.audit import Audit, AuditEntry
-from collector.state.desired import DesiredDocument, DesiredDocuments
+from collector.state.desired import DesiredDocument, DesiredDocuments, What
 from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
 from collector.web.refusals import Refusals
-from collector.web.rules import NODE, Ruled, asked_node, changes, no_such_node, node_of, user_of
+from collector.web.rules import (
+    FILTERED,
+    NODE,
+    Ruled,
+    asked_node,
+    changes,
+    no_such_node,
+    node_of,
+    sight_of,
+    user_of,
+)
 from wire.clock import Clock
+from wire.errors import WireError
 from wire.messages import MAX_BODY, is_deep
+from wire.pilot.frozen import MAX_SIGNED, Opened, SignedPlan, read_signed
 
 PATH = "/api/v1/nodes/{t}/{p}/{s}/{n}/desired"
+PILOT_PATH = "/api/v1/nodes/{t}/{p}/{s}/{n}/pilot"
 WHAT = {"PUT": "desired configuration", "DELETE": "desired configuration withdrawn"}  # in the audit
+PILOT_WHAT = {"PUT": "pilot plan", "DELETE": "pilot plan withdrawn"}
+_AUDIT: dict[What, dict[str, str]] = {"config": WHAT, "pilot": PILOT_WHAT}
 _ENVELOPE = 1_000  # bytes that a message needs beside the document
 
 Section = dict[str, dict[str, Any]]
@@ -60,18 +75,24 @@ class DesiredRoutes:
     def routes(self) -> list[BaseRoute]:
         """Its routes."""
         configures = self._refusals.noted_by(changes(Action.CONFIGURE), WHAT)
+        pilots = self._refusals.noted_by(changes(Action.CONFIGURE), PILOT_WHAT)
         return [
+            Ruled("/api/v1/pilots", self.pilots, FILTERED),
             Ruled(PATH, self.show, NODE),
             Ruled(PATH, self.put, configures, methods=["PUT"]),
             Ruled(PATH, self.withdraw, configures, methods=["DELETE"]),
+            Ruled(PILOT_PATH, self.show_pilot, NODE),
+            Ruled(PILOT_PATH, self.put_pilot, pilots, methods=["PUT"]),
+            Ruled(PILOT_PATH, self.withdraw_pilot, pilots, methods=["DELETE"]),
         ]
 
     async def show(self, request: Request) -> Response:
-        """The newest document, and what the node reports."""
-        node = node_of(request)
-        if node not in self._fleet.names():
-            raise await no_such_node(request, asked_node(request))
-        return json_answer(await asyncio.to_thread(self._answer, node))
+        """The newest configuration, and what the node reports."""
+        return await self._show(request, "config")
+
+    async def show_pilot(self, request: Request) -> Response:
+        """The newest plan, and what the node reports."""
+        return await self._show(request, "pilot")
 
     async def put(self, request: Request) -> Response:
         """Request a configuration."""
@@ -84,34 +105,90 @@ class DesiredRoutes:
                 raise HTTPException(400, "the body nests too deep")
             if len(msgspec.json.encode(doc)) > MAX_BODY - _ENVELOPE:
                 raise HTTPException(413, f"the document has more than {MAX_BODY - _ENVELOPE} bytes")
-            return await self._request(request, doc)
+            return await self._request(request, "config", doc)
+
+    async def put_pilot(self, request: Request) -> Response:
+        """Send a signed plan to a node; the node checks who signed it."""
+        async with self._refusals.noted(request, PILOT_WHAT["PUT"]):
+            body = await read_body(request, SignedPlan, MAX_SIGNED)
+            try:
+                opened = read_signed(msgspec.json.encode(body))
+            except WireError as error:
+                raise HTTPException(400, str(error)) from error
+            node, plan = asked_node(request), opened.plan.plan
+            if node not in plan.nodes:
+                raise HTTPException(400, f"the plan of the pilot {plan.pilot} does not name {node}")
+            return await self._request(request, "pilot", msgspec.to_builtins(body))
 
     async def withdraw(self, request: Request) -> Response:
         """Request that the node uses its own file alone."""
-        return await self._request(request, {})
+        return await self._request(request, "config", {})
 
-    async def _request(self, request: Request, doc: dict[str, Any]) -> Response:
+    async def withdraw_pilot(self, request: Request) -> Response:
+        """Request that the node ends its pilot."""
+        return await self._request(request, "pilot", {})
+
+    async def pilots(self, request: Request) -> Response:
+        """The plan of every node that has one."""
+        sees = sight_of(request)
+
+        def answer() -> list[dict[str, Any]]:
+            found = [each for each in self._documents.all() if each.what == "pilot" and sees(each.node)]
+            return [self._pilot(each, opened) for each in found if (opened := _opened(each)) is not None]
+
+        return json_answer({"pilots": await asyncio.to_thread(answer)})
+
+    def _pilot(self, document: DesiredDocument, opened: Opened) -> dict[str, Any]:
+        plan, reported = opened.plan.plan, self._fleet.reported(document.node, "pilot")
+        return {
+            "node": document.node,
+            "pilot": plan.pilot,
+            "title": msgspec.to_builtins(plan.title),
+            "hash": opened.hash,
+            "version": opened.plan.version,
+            "trial": list(opened.plan.schedule.trial_ms),
+            "ts": document.at_ms,
+            "by": document.by,
+            "reported": msgspec.to_builtins(reported),
+        }
+
+    async def _show(self, request: Request, what: What) -> Response:
+        node = node_of(request)
+        if node not in self._fleet.names():
+            raise await no_such_node(request, asked_node(request))
+        return json_answer(await asyncio.to_thread(self._answer, node, what))
+
+    async def _request(self, request: Request, what: What, doc: dict[str, Any]) -> Response:
         node, user = asked_node(request), user_of(request)
         if node not in self._fleet.names():
             raise await no_such_node(request, node)
-        what = WHAT["PUT" if doc else "DELETE"]
+        act_name = _AUDIT[what]["PUT" if doc else "DELETE"]
         address = network_of(request.client.host if request.client else "")
         now = self._clock.now_ms()
 
         def act() -> dict[str, Any]:
-            reported = self._fleet.reported(node)
+            reported = self._fleet.reported(node, what)
             after = 0 if reported is None else reported.ver
-            made = self._documents.put(node, doc, by=user.name, at_ms=now, after=after)
+            made = self._documents.put(node, doc, by=user.name, at_ms=now, after=after, what=what)
             self._publish(made)
-            entry = AuditEntry(now, user.name, what, node, address, f"version {made.ver}", node)
+            entry = AuditEntry(now, user.name, act_name, node, address, f"version {made.ver}", node)
             self._audit.note(entry)
-            return self._answer(node)
+            return self._answer(node, what)
 
         return json_answer(await asyncio.to_thread(act))
 
-    def _answer(self, node: str) -> dict[str, Any]:
-        wanted, reported = self._documents.get(node), self._fleet.reported(node)
+    def _answer(self, node: str, what: What) -> dict[str, Any]:
+        wanted, reported = self._documents.get(node, what), self._fleet.reported(node, what)
         shown = None
         if wanted is not None:
             shown = {"ver": wanted.ver, "ts": wanted.at_ms, "by": wanted.by, "doc": wanted.doc}
-        return {"node": node, "desired": shown, "reported": msgspec.to_builtins(reported)}
+        key = "desired" if what == "config" else what
+        return {"node": node, key: shown, "reported": msgspec.to_builtins(reported)}
+
+
+def _opened(document: DesiredDocument) -> Opened | None:
+    """The plan of a document; None of one that was withdrawn or that an older release wrote otherwise."""
+    try:
+        return read_signed(msgspec.json.encode(document.doc)) if document.doc else None
+    except WireError:
+        return None

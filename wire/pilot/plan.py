@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -252,15 +253,21 @@ class Plan(_Part, kw_only=True, frozen=True):
         return next(kpi for kpi in self.kpis if kpi.primary)
 
 
-def load(path: Path) -> Plan:
-    """Read `pilot.yaml`.
+def load(path: Path, *more: config.Check[Plan]) -> Plan:
+    """Read `pilot.yaml`; `more` checks find further mistakes in the same pass.
 
     Raises:
         ConfigError: it cannot be used; lists every mistake with its line.
     """
     from wire.pilot.checks import check
 
-    return config.load(path, Plan, check)
+    def every(plan: Plan, marks: config.Marks) -> Iterator[config.Mistake]:
+        mistakes = list(check(plan, marks))
+        yield from mistakes
+        for each in () if mistakes or marks.found else more:  # placeholders name what the user did not write
+            yield from each(plan, marks)
+
+    return config.load(path, Plan, every)
 
 
 def parse(text: str, name: str) -> Plan:

@@ -121,7 +121,7 @@ def test_what_a_node_reports_is_saved(room: Room) -> None:
     assert [key for key in room.fleet.take_unsaved() if key.startswith("reported/")] == [
         f"reported/{NODE}/config"
     ]
-    with pytest.raises(WireError, match="'weather' cannot be reported; config and models can"):
+    with pytest.raises(WireError, match="'weather' cannot be reported; config, models, pilot can"):
         room.take("reported/weather", Reported(ver=3, state="applied", ts=T0))
 
 

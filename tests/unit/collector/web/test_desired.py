@@ -10,6 +10,7 @@ import pytest
 from collector.app import Collector
 from collector.mqtt.received import Received
 from tests.unit.collector.web.serving import BASE, NODE, Get, fill, serving, until_stored
+from tests.unit.wire.pilot.plans import signed_plan
 from wire.codec import encode
 from wire.messages import Reported
 
@@ -92,3 +93,48 @@ async def test_what_was_requested_and_reported_outlives_a_restart(tmp_path: Path
     async with serving(tmp_path) as site:
         found = (await site[1](PATH)).json()
     assert (found["desired"]["ver"], found["reported"]["ver"]) == (8, 7)
+
+
+PILOT_PATH = f"{BASE}/pilot"
+NAMED = ("[acme/p1/s1/n1, acme/p1/s1/n2]", f"[{NODE}]")
+
+
+async def test_the_plan_of_a_pilot_is_kept_sent_and_listed(site: tuple[Collector, Get]) -> None:
+    collector, get = site
+    assert (await get(PILOT_PATH)).json() == {"node": NODE, "pilot": None, "reported": None}
+    assert (await get("/api/v1/pilots")).json() == {"pilots": []}
+    plan = signed_plan(NAMED)
+    await ask(site, "PUT", DOC)
+    answer = (await ask(site, "PUT", plan, PILOT_PATH)).json()
+    assert (answer["pilot"]["ver"], answer["pilot"]["doc"]) == (1, plan)
+    assert sent(collector) == [f"tb1/{NODE}/desired/config", f"tb1/{NODE}/desired/pilot"]
+    body = encode(Reported(ver=4, state="applied", ts=5, hash="ab", active="ab"))
+    topic = f"tb1/{NODE}/reported/pilot"
+    collector.ingest.receive(Received(topic, body, collector.clock.now_ms(), False, None))
+    [listed] = (await get("/api/v1/pilots")).json()["pilots"]
+    assert (listed["node"], listed["pilot"], listed["version"]) == (NODE, "trial-1", 1)
+    assert listed["reported"]["active"] == "ab"
+    assert (await get(PATH)).json()["reported"] is None, "the report is about the plan alone"
+    assert (await ask(site, "DELETE", None, PILOT_PATH)).json()["pilot"]["ver"] == 5
+    assert (await get("/api/v1/pilots")).json() == {"pilots": []}
+    assert (await get(PATH)).json()["desired"]["doc"] == DOC, "the configuration stays"
+    audit = (await get("/api/v1/audit")).json()["entries"]
+    assert [each["what"] for each in audit[:2]] == ["pilot plan withdrawn", "pilot plan"]
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({}, "the body is wrong"),
+        ({"payload": "e30=", "payloadType": "x", "signatures": []}, "not a signed plan"),
+        (signed_plan(), "does not name"),
+        ({**signed_plan(NAMED), "more": 1}, "unknown field"),
+    ],
+)
+async def test_what_is_not_a_plan_for_the_node_is_refused(
+    site: tuple[Collector, Get], body: Any, sentence: str
+) -> None:
+    answer = await ask(site, "PUT", body, PILOT_PATH)
+    assert answer.status == 400
+    assert sentence in answer.json()["error"]
+    assert sent(site[0]) == []

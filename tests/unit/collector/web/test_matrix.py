@@ -25,6 +25,7 @@ from collector.state.commands import CommandRecord
 from collector.web import access
 from collector.web.rules import FILTERED, NODE, PUBLIC, WHOLE, Ruled
 from tests.unit.collector.web.serving import EP, Answer, Get, fill, serving, until_stored
+from tests.unit.wire.pilot.plans import signed_plan
 from wire.model_package import Listing, PackedFile
 
 HERS, OTHER, NONE = "acme/trial/hall/cobot-01", "hanbit/trial/hall/cobot-01", "acme/trial/hall/cobot-02"
@@ -33,6 +34,14 @@ HAN = "han"  # a user of acme that each credential tries to change
 COMMAND = "0" * 26
 MANIFEST = b"name: m\nversion: '1' # of acme\n"
 PACKED = Listing({"manifest.yaml": PackedFile(sha256(MANIFEST).hexdigest(), len(MANIFEST))})
+# the signed plan of a pilot of each tenant
+PLANS = {
+    tenant: signed_plan(
+        ("owner: acme", f"owner: {tenant}"),
+        ("[acme/p1/s1/n1, acme/p1/s1/n2]", f"[{tenant}/trial/hall/cobot-01, {tenant}/trial/hall/cobot-02]"),
+    )
+    for tenant in ("acme", "hanbit")
+}
 # what a route is asked for, with {node}; a new route needs a line here
 SAMPLES: dict[str, dict[str, Any]] = {
     "/": {},
@@ -48,6 +57,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "/api/v1/nodes/{t}/{p}/{s}/{n}/devices/{d}/snapshot/{stream}": {},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/devices/{d}/events/counts": {"query": "?from=1&step=100000000000"},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/desired": {"body": {"publish": {"arm": {"raw": False}}}},
+    "/api/v1/nodes/{t}/{p}/{s}/{n}/pilot": {"body": PLANS["acme"]},
+    "/api/v1/pilots": {},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/commands": {"body": {"name": "ping"}},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/commands/{id}": {"body": {}},
     "/api/v1/models": {},
@@ -198,6 +209,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         for node in (HERS, OTHER):
             keep_package(tmp_path / "store", node.split("/")[0])
             keep_rollout(collector, node)
+            collector.documents.put(node, PLANS[node.split("/")[0]], by="who", at_ms=1, what="pilot")
             Audit(collector.state).add(AuditEntry(1, f"who of {node}", "w", node, "o", "done", node))
             collector.commands.request(
                 CommandRecord(node, COMMAND, "_", "ping", {}, "who", 1, 86_400_000), "o"

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
+from wire.pilot.frozen import envelope, freeze
+from wire.pilot.plan import parse
+
 PLAN = """\
 pilot: trial-1
 title: {en: Trial, ko: 시험}
@@ -40,3 +47,11 @@ def changed(*pairs: tuple[str, str]) -> str:
         assert old in text, old
         text = text.replace(old, new, 1)
     return text
+
+
+def signed_plan(*pairs: tuple[str, str]) -> dict[str, Any]:
+    """The plan in its envelope, with a signature that no key made."""
+    frozen = freeze(parse(changed(*pairs), "pilot.yaml"))
+    body = msgspec.json.encode(envelope(frozen.payload, (("ab" * 32, b"signature"),)))
+    doc: dict[str, Any] = msgspec.json.decode(body)
+    return doc

@@ -1,0 +1,290 @@
+"""`edgebed pilot`: check the plan of a pilot, freeze and sign it, send it to its nodes, and follow it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from edgebed.collector_api import CollectorApi, collector_options
+from wire.errors import EdgebedError, WireError, unwritable
+from wire.printable import counted, printable
+
+if TYPE_CHECKING:
+    from wire.pilot.frozen import FrozenPlan, Opened, SignedPlan
+
+ENDING = ".plan.json"
+_yaml = click.argument("plan", type=click.Path(dir_okay=False, path_type=Path))
+_signed = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+_keys = click.option(
+    "--key",
+    "key_files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Private key as PEM, as `edgebed key signing` writes it; repeat it for several signatures.",
+)
+_out = click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help=f"By default NAME{ENDING}."
+)
+_url = click.option("--url", help="Running collector: http://host:port.")
+_token = click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --url: file with an API token of an operator of the nodes.",
+)
+
+
+@click.group(name="pilot")
+def command() -> None:
+    """Check the plan of a pilot, freeze and sign it before the trial, and follow it on its nodes."""
+
+
+@command.command()
+@_yaml
+@_url
+@_token
+def check(plan: Path, url: str | None, token_file: Path | None) -> None:
+    """Check whether PLAN, a `pilot.yaml`, can be frozen; lists every mistake with its line.
+
+    With --url, compare it with a running collector too: streams and events that do not exist, units that
+    differ, a baseline that is not stored, and other pilots on the same nodes.
+    """
+    from edgebed.pilot_check import against
+    from wire.clock import Clock
+    from wire.pilot.checks import doubts
+    from wire.pilot.plan import load
+
+    stored = [] if url is None else [against(CollectorApi(url, token_file), Clock().now_ms())]
+    found = load(plan, *stored)
+    for doubt in doubts(found):
+        click.echo(f"{plan}: note: {doubt}", err=True)
+    click.echo(f"{plan}: ok: {_sentence(_frozen(plan))}")
+
+
+@command.command()
+@_yaml
+@_keys
+@_out
+@_url
+@_token
+def freeze(
+    plan: Path, key_files: tuple[Path, ...], out: Path | None, url: str | None, token_file: Path | None
+) -> None:
+    """Freeze PLAN and sign it; with --url, send it to every node of the pilot.
+
+    PLAN is a `pilot.yaml`, or a file that was frozen before: then its signatures stay, and those of --key are
+    added. So the company and the operator sign one after the other.
+    """
+    if plan.name.endswith(ENDING):
+        opened, target = _read(plan), out or plan
+        payload, signatures = opened.payload, opened.signatures
+    else:
+        payload, signatures = _frozen(plan).payload, ()
+        target = out or plan.with_name(plan.name.removesuffix(plan.suffix) + ENDING)
+        _keep_other(target, payload)
+    _write(target, payload, signatures, key_files)
+    if url is not None:
+        _send(CollectorApi(url, token_file), target)
+
+
+@command.command()
+@_yaml
+@click.option(
+    "--after",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help=f"The frozen version that this one replaces: NAME{ENDING}.",
+)
+@click.option("--reason", required=True, help="Why the plan changes; the report prints it.")
+@_keys
+@_out
+@_url
+@_token
+def amend(
+    plan: Path,
+    after: Path,
+    reason: str,
+    key_files: tuple[Path, ...],
+    out: Path | None,
+    url: str | None,
+    token_file: Path | None,
+) -> None:
+    """Freeze PLAN as the next version of a frozen plan, whose hash it names.
+
+    The report lists each amendment with the rows of the trial that were stored before it.
+    """
+    before = _read(after)
+    frozen = _frozen(plan, before, reason)
+    if frozen.plan.pilot != before.plan.plan.pilot:
+        raise EdgebedError(
+            f"{after} is the pilot {before.plan.plan.pilot}, and {plan} is {frozen.plan.pilot}"
+        )
+    if msgspec.structs.replace(before.plan, version=1) == msgspec.structs.replace(
+        frozen, version=1, previous=before.plan.previous, reason=before.plan.reason
+    ):
+        raise EdgebedError(f"{plan} is what {after} has already: nothing to amend")
+    target = out or after.with_name(after.name.removesuffix(ENDING) + f"-v{frozen.version}{ENDING}")
+    _keep_other(target, frozen.payload)
+    _write(target, frozen.payload, (), key_files)
+    if url is not None:
+        _send(CollectorApi(url, token_file), target)
+
+
+@command.command()
+@_signed
+@_url
+@_token
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def status(file: Path, url: str | None, token_file: Path | None, as_json: bool) -> None:
+    """Show a frozen plan, the period of now, and with --url what each node has.
+
+    Exits 3 where a node follows another plan.
+    """
+    from wire.clock import Clock
+
+    opened = _read(file)
+    nodes = [] if url is None else [_of_node(CollectorApi(url, token_file), each) for each in _nodes(opened)]
+    now = opened.plan.schedule.at(Clock().now_ms())
+    if as_json:
+        shown = {
+            "pilot": opened.plan.plan.pilot,
+            "hash": opened.hash,
+            "version": opened.plan.version,
+            "previous": opened.plan.previous,
+            "reason": opened.plan.reason,
+            "keys": [key for key, _ in opened.signatures],
+            "period": msgspec.to_builtins(now),
+            "nodes": nodes,
+        }
+        click.echo(json.dumps(shown))
+    else:
+        click.echo(_sentence(opened.plan))
+        click.echo(f"hash {opened.hash}")
+        click.echo(f"{counted(len(opened.signatures), 'signature')}")
+        click.echo("now: outside of the windows" if now is None else f"now: {now.phase}, {now.arm}")
+        for each in nodes:
+            click.echo(printable(_node_line(each, opened.hash), 2_000))
+    if any((each["reported"] or {}).get("active") != opened.hash for each in nodes):
+        sys.exit(3)
+
+
+@command.command()
+@_signed
+@collector_options("", "the nodes")
+def withdraw(file: Path, url: str, token_file: Path | None) -> None:
+    """End the pilot of FILE on its nodes; each records that as an event."""
+    api = CollectorApi(url, token_file)
+    for node in _nodes(_read(file)):
+        api.change("DELETE", f"nodes/{node}/pilot")
+        click.echo(f"{node}: withdrawn")
+
+
+def _frozen(plan: Path, after: Opened | None = None, reason: str = "") -> FrozenPlan:
+    from wire.pilot.frozen import freeze
+    from wire.pilot.plan import load
+
+    try:
+        return freeze(load(plan), after=after, reason=reason)
+    except msgspec.ValidationError as error:
+        raise EdgebedError(f"{plan}: {error}") from error
+
+
+def _read(file: Path) -> Opened:
+    from wire.pilot.frozen import MAX_SIGNED, read_signed
+
+    try:
+        with file.open("rb") as opened:
+            return read_signed(opened.read(MAX_SIGNED + 1))
+    except OSError as error:
+        raise EdgebedError(f"{file} cannot be read: {error.strerror}") from error
+    except WireError as error:
+        raise EdgebedError(f"{file}: {error}") from error
+
+
+def _keep_other(target: Path, payload: bytes) -> None:
+    """Raise where another frozen plan is at `target`: it may be signed and in use."""
+    if target.exists() and _read(target).payload != payload:
+        raise EdgebedError(
+            f"{target} is another frozen plan and stays as it is: use `edgebed pilot amend`, or choose --out"
+        )
+
+
+def _write(
+    target: Path, payload: bytes, signatures: tuple[tuple[str, bytes], ...], key_files: tuple[Path, ...]
+) -> None:
+    from agent.inference import package_files
+    from agent.pilots.signatures import sign
+    from agent.state_dir import keep
+    from wire.pilot.frozen import MAX_SIGNED, envelope, read_signed
+
+    if target.exists() and not signatures:
+        signatures = _read(target).signatures
+    made = dict(signatures)
+    for each in key_files:
+        key, signature = sign(payload, package_files.read_file(each, 65_536))
+        made[key] = signature
+        click.echo(f"signed by the key with sha256 {key}")
+    body = msgspec.json.format(msgspec.json.encode(envelope(payload, tuple(made.items()))), indent=1) + b"\n"
+    if len(body) > MAX_SIGNED:
+        raise EdgebedError(
+            f"the signed plan has {len(body):,} bytes; {MAX_SIGNED:,} are allowed: use fewer periods"
+        )
+    try:
+        keep(target, body)
+    except OSError as error:
+        raise unwritable(str(target), error) from error
+    click.echo(f"{target}: {_sentence(read_signed(body).plan)}")
+    click.echo(f"hash {read_signed(body).hash}")
+
+
+def _send(api: CollectorApi, file: Path) -> None:
+    opened, body = _read(file), _envelope(file)
+    if not opened.signatures:
+        raise EdgebedError(f"{file} is not signed: a node follows no plan without a signature; use --key")
+    for node in _nodes(opened):
+        api.change("PUT", f"nodes/{node}/pilot", msgspec.to_builtins(body))
+        click.echo(f"{node}: sent")
+
+
+def _envelope(file: Path) -> SignedPlan:
+    from wire.pilot.frozen import SignedPlan
+
+    return msgspec.json.decode(file.read_bytes(), type=SignedPlan)
+
+
+def _nodes(opened: Opened) -> tuple[str, ...]:
+    return opened.plan.plan.nodes
+
+
+def _of_node(api: CollectorApi, node: str) -> dict[str, Any]:
+    answer: dict[str, Any] = api.ask(f"nodes/{node}/pilot")
+    return {"node": node, "desired": answer["pilot"], "reported": answer["reported"]}
+
+
+def _node_line(each: dict[str, Any], digest: str) -> str:
+    reported = each["reported"]
+    if not reported:
+        return f"{each['node']}: has reported nothing: is remote.pilot true in its own file?"
+    if reported.get("active") == digest:
+        return f"{each['node']}: follows it"
+    why = f": {reported['err']}" if reported.get("err") else ""
+    other = (
+        f"follows another plan, {reported['active'][:12]}" if reported.get("active") else "follows no plan"
+    )
+    return f"{each['node']}: {other}{why}"
+
+
+def _sentence(frozen: FrozenPlan) -> str:
+    trial, plan = frozen.schedule.trial, frozen.plan
+    start, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in frozen.schedule.trial_ms)
+    on = sum(period.arm == "on" for period in trial)
+    return (
+        f"{plan.pilot} version {frozen.version}, {plan.design.kind}, {len(trial)} periods of "
+        f"{plan.design.unit} ({on} on), "
+        f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
+    )

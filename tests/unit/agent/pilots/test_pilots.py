@@ -1,0 +1,215 @@
+"""The plan of a node: followed where trusted keys signed it; a refused one leaves the one before in use."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+
+from agent.inference.signature import new_key
+from agent.inference.trust import Trust, public_key
+from agent.pilots.pilots import PilotHooks, Pilots
+from agent.pilots.plan_file import FILE
+from agent.pilots.signatures import PlanRefused, sign, signers
+from tests.polling import until
+from tests.unit.wire.pilot.plans import changed
+from wire.clock import Clock
+from wire.codec import encode
+from wire.messages import Desired, Event
+from wire.pilot.frozen import Opened, envelope, freeze, read_signed
+from wire.pilot.plan import parse
+from wire.pilot.schedule import utc_ms
+from wire.topics import Address
+
+NODE = Address.parse("acme/p1/s1/n1")
+KEYS = {name: new_key() for name in ("acme", "lab", "gone", "stranger")}
+TRUST = Trust(
+    trusted={public_key(KEYS[name][1].decode()): name for name in ("acme", "lab", "gone")},
+    revoked={public_key(KEYS["gone"][1].decode()): "gone"},
+)
+BEFORE_MS = utc_ms("2027-02-20", ZoneInfo("Asia/Seoul"))
+
+
+class At(Clock):
+    def __init__(self, now_ms: int) -> None:
+        super().__init__()
+        self.ms = now_ms
+
+    def now_ms(self) -> int:
+        return self.ms
+
+
+def signed(text: str, *names: str, after: Opened | None = None, forged: bytes = b"") -> dict[str, Any]:
+    """The signed plan of a text, as `doc`."""
+    payload = freeze(parse(text, "pilot.yaml"), after=after, reason="because").payload
+    made = tuple(sign(payload, KEYS[name][0]) for name in names)
+    doc: dict[str, Any] = msgspec.to_builtins(envelope(forged or payload, made))
+    return doc
+
+
+def opened(doc: dict[str, Any]) -> Opened:
+    return read_signed(json.dumps(doc).encode())
+
+
+class Node:
+    """A node of the pilot; `events` is its outbox."""
+
+    def __init__(self, state: Path, *, least_signers: int = 1, now_ms: int = BEFORE_MS) -> None:
+        self.clock = At(now_ms)
+        self.events: list[Event] = []
+        self.outcomes = 0
+        hooks = PilotHooks(self.events.append, self._count, lambda: TRUST)
+        self.pilots = Pilots(NODE, state, self.clock, hooks, least_signers=least_signers)
+        self.pilots.start()
+
+    def _count(self) -> None:
+        self.outcomes += 1
+
+    def judge(self, doc: dict[str, Any], ver: int = 1, *, mac: bool = False) -> str:
+        """The code of the refusal; "" for a plan that is followed."""
+        self.pilots.judge(encode(Desired(ver=ver, ts=self.clock.ms, doc=doc)), mac)
+        found = self.pilots.reported()
+        assert found is not None
+        assert (found.state == "applied") is not bool(found.code)
+        return found.code
+
+    @property
+    def active(self) -> str:
+        found = self.pilots.reported()
+        return "" if found is None else found.active
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def test_a_signed_plan_is_followed_recorded_once_and_kept(tmp_path: Path) -> None:
+    doc = signed(changed(), "acme", "lab", "stranger")
+
+    async def lives(node: Node, doc: dict[str, Any] | None) -> None:
+        task = asyncio.create_task(node.pilots.run())
+        if doc is not None:
+            node.pilots.take(encode(Desired(ver=1, ts=node.clock.ms, doc=doc)), False)
+            await until(lambda: node.outcomes == 1)
+        await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    first = Node(tmp_path)
+    asyncio.run(lives(first, doc))
+    assert first.active == opened(doc).hash
+    assert [each.type for each in first.events] == ["pilot"]
+    detail = first.events[0].detail
+    assert detail["hash"] == opened(doc).hash
+    assert detail["pilot"] == "trial-1"
+    assert detail["version"] == 1
+    assert detail["signed_by"] == ["acme", "lab"]
+    assert detail["trial"] == list(opened(doc).plan.schedule.trial_ms)
+    again = Node(tmp_path)
+    asyncio.run(lives(again, None))
+    assert (again.active, again.events) == (opened(doc).hash, [])
+    kept = json.loads((tmp_path / FILE).read_bytes())
+    (tmp_path / FILE).write_text(json.dumps({**kept, "is_recorded": False}))  # killed before the event
+    third = Node(tmp_path)
+    asyncio.run(lives(third, None))
+    assert [each.detail["hash"] for each in third.events] == [opened(doc).hash]
+
+
+def test_a_plan_that_is_not_rightly_signed_is_refused(node: Node) -> None:
+    good = signed(changed(), "acme")
+    assert node.judge(good) == ""
+    other = changed(("min: 0.1", "min: 0.2"))
+    tampered = freeze(parse(other, "pilot.yaml"), after=opened(good), reason="because").payload
+    assert node.judge(signed(other, "acme", forged=tampered), 2) == "pilot-signature-bad"
+    assert node.judge(signed(other, "stranger", after=opened(good)), 3) == "pilot-not-signed"
+    assert node.active == opened(good).hash
+
+
+def test_only_trusted_keys_count() -> None:
+    plan = changed()
+    assert signers(opened(signed(plan, "acme", "lab", "gone", "stranger")), TRUST) == ("acme", "lab")
+    assert signers(opened(signed(plan, "lab", "lab")), TRUST) == ("lab",)
+    assert signers(opened(signed(plan)), TRUST) == ()
+    assert signers(opened(signed(plan, "acme")), Trust()) == ()
+    with pytest.raises(PlanRefused, match="no signature counts"):
+        signers(opened(signed(plan, "acme")), Trust(trusted=TRUST.trusted, broken="a folder is gone"))
+
+
+@pytest.mark.parametrize("made", [b"", b"\x30\x06\x02\x01\x01\x02\x01\x01", b"\xff" * 70])
+def test_a_signature_that_is_not_of_the_key_that_it_names_refuses_the_plan(made: bytes) -> None:
+    wrong = signed(changed(), "lab", "acme")
+    wrong["signatures"][1]["sig"] = base64.b64encode(made).decode()
+    with pytest.raises(PlanRefused, match="not a signature by the key acme"):
+        signers(opened(wrong), TRUST)
+
+
+def test_as_many_trusted_keys_as_the_node_asks_for_must_have_signed(tmp_path: Path) -> None:
+    node = Node(tmp_path, least_signers=2)
+    assert node.judge(signed(changed(), "acme", "acme", "stranger")) == "pilot-not-signed"
+    assert node.judge(signed(changed(), "acme", "lab")) == ""
+
+
+def test_what_is_not_a_plan_for_this_node_is_refused(node: Node) -> None:
+    assert node.judge({"devices": {}}) == "pilot-unreadable"
+    elsewhere = changed(("[acme/p1/s1/n1, acme/p1/s1/n2]", "[acme/p1/s1/n2]"))
+    assert node.judge(signed(elsewhere, "acme")) == "pilot-other-node"
+    node.clock.ms = opened(signed(changed())).plan.schedule.trial_ms[1]
+    assert node.judge(signed(changed(), "acme")) == "pilot-over"
+    large = b"x" * 70_000
+    for body, code in ((b"{", "body-invalid"), (large, "body-too-large"), (b'{"v":1}', "body-invalid")):
+        node.pilots.judge(body, False)
+        found = node.pilots.reported()
+        assert found is not None
+        assert found.code == code
+    assert node.active == ""
+
+
+def test_another_pilot_may_begin_when_the_trial_is_over(node: Node) -> None:
+    first = signed(changed(), "acme")
+    assert node.judge(first) == ""
+    overlapping = signed(changed(("pilot: trial-1", "pilot: trial-2")), "acme")
+    assert node.judge(overlapping, 2) == "pilot-overlaps"
+    assert node.active == opened(first).hash
+    later = changed(
+        ("pilot: trial-1", "pilot: trial-2"),
+        ("2027-03-01 06:00, to: 2027-03-07 22:00", "2027-04-01 06:00, to: 2027-04-07 22:00"),
+    )
+    assert node.judge(signed(later, "acme"), 3) == ""
+
+
+def test_an_amendment_must_follow_the_plan_in_use(node: Node) -> None:
+    first = signed(changed(), "acme")
+    second = signed(changed(("min: 0.1", "min: 0.2")), "acme", after=opened(first))
+    unknown = opened(signed(changed(("on: 0.4", "on: 0.3"))))
+    other = signed(changed(("min: 0.1", "min: 0.3")), "acme", after=unknown)
+    assert node.judge(first) == ""
+    assert node.judge(signed(changed(("min: 0.1", "min: 0.4")), "acme"), 2) == "pilot-older"
+    assert node.judge(other, 3) == "pilot-amends-other"
+    assert node.judge(second, 4) == ""
+    assert node.judge(first, 5) == "pilot-older"
+    assert node.active == opened(second).hash
+
+
+def test_an_old_message_with_a_mac_is_ignored_and_an_empty_one_ends_the_pilot(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    first = signed(changed(), "acme")
+    assert node.judge(first, 7, mac=True) == ""
+    node.pilots.judge(encode(Desired(ver=6, ts=node.clock.ms, doc={})), True)
+    assert node.active == opened(first).hash
+    assert node.judge({}, 8, mac=True) == ""
+    assert node.active == ""
+    assert Node(tmp_path).active == ""
+
+
+def test_a_file_that_is_damaged_is_no_plan(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('{"signed": {"payload": "e30=", "payloadType": "x", "signatures": []}}')
+    assert Node(tmp_path).active == ""

@@ -1,0 +1,173 @@
+"""`edgebed pilot`: a plan is checked, also against a collector, frozen, signed, amended and sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from agent.inference.signature import new_key
+from agent.inference.trust import Trust, public_key
+from agent.pilots.signatures import signers
+from edgebed.cli import command
+from tests.unit.collector.web.serving import NODE, fill, serving, until_stored
+from tests.unit.wire.pilot.plans import changed
+from wire.errors import ConfigError, EdgebedError
+from wire.pilot.frozen import Opened, read_signed
+
+KEYS = {name: new_key() for name in ("acme", "lab")}
+TRUST = Trust(trusted={public_key(KEYS[name][1].decode()): name for name in KEYS})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, (private, _) in KEYS.items():
+        (tmp_path / f"{name}.key").write_bytes(private)
+    (tmp_path / "pilot.yaml").write_text(changed())
+    return tmp_path
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(command, ["pilot", *map(str, words)])
+
+
+def read(path: Path) -> Opened:
+    return read_signed(path.read_bytes())
+
+
+def test_the_company_and_the_operator_sign_one_after_the_other(folder: Path) -> None:
+    frozen = folder / "pilot.plan.json"
+    done = run("freeze", folder / "pilot.yaml", "--key", folder / "acme.key")
+    assert done.exit_code == 0, done.output
+    first = read(frozen)
+    assert f"hash {first.hash}" in done.output
+    assert "trial-1 version 1, switchback, 20 periods of 8h (10 on)" in done.output
+    assert signers(first, TRUST) == ("acme",)
+    assert run("freeze", frozen, "--key", folder / "lab.key").exit_code == 0
+    assert signers(read(frozen), TRUST) == ("acme", "lab")
+    assert run("freeze", folder / "pilot.yaml", "--key", folder / "acme.key").exit_code == 0
+    assert signers(read(frozen), TRUST) == ("acme", "lab"), "the same plan keeps its signatures"
+    assert read(frozen).hash == first.hash
+    (folder / "pilot.yaml").write_text(changed(("min: 0.1", "min: 0.2")))
+    done = run("freeze", folder / "pilot.yaml", "--key", folder / "acme.key")
+    assert isinstance(done.exception, EdgebedError)
+    assert "edgebed pilot amend" in str(done.exception)
+    assert read(frozen).hash == first.hash
+
+
+def test_an_amendment_names_the_plan_before_and_the_reason(folder: Path) -> None:
+    frozen = folder / "pilot.plan.json"
+    assert run("freeze", folder / "pilot.yaml", "--key", folder / "acme.key").exit_code == 0
+    words = ("--after", frozen, "--reason", "the target was wrong", "--key", folder / "acme.key")
+    same = run("amend", folder / "pilot.yaml", *words)
+    assert "nothing to amend" in str(same.exception)
+    (folder / "pilot.yaml").write_text(changed(("min: 0.1", "min: 0.2")))
+    done = run("amend", folder / "pilot.yaml", *words)
+    assert done.exit_code == 0, (done.output, done.exception)
+    second = read(folder / "pilot-v2.plan.json")
+    assert (second.plan.version, second.plan.previous) == (2, read(frozen).hash)
+    assert second.plan.reason == "the target was wrong"
+    (folder / "pilot.yaml").write_text(changed(("pilot: trial-1", "pilot: trial-2")))
+    assert "is the pilot trial-1" in str(run("amend", folder / "pilot.yaml", *words).exception)
+
+
+def test_status_shows_the_hash_and_the_period_of_now(folder: Path) -> None:
+    run("freeze", folder / "pilot.yaml", "--key", folder / "acme.key")
+    frozen = folder / "pilot.plan.json"
+    shown = json.loads(run("status", frozen, "--json").output)
+    assert shown["hash"] == read(frozen).hash
+    assert len(shown["keys"]) == 1
+    frozen.write_bytes(frozen.read_bytes().replace(b'"payload": "e', b'"payload": "f'))
+    assert "is not a signed plan" in str(run("status", frozen).exception)
+
+
+def test_check_prints_doubts_and_lists_mistakes(folder: Path) -> None:
+    plan = folder / "pilot.yaml"
+    plan.write_text(changed(("washout_s: 60, carry", "washout_s: 30, carry")))
+    done = run("check", plan)
+    assert done.exit_code == 0
+    assert "note: the wash-out of 30 s" in done.output
+    plan.write_text(changed(("tz: Asia/Seoul", "tz: Asia/Soul"), ("min: 0.1", "min: x")))
+    error = run("check", plan).exception
+    assert isinstance(error, ConfigError)
+    assert [line.split(":")[1] for line in error.mistakes] == ["16", "27"]
+
+
+SET_POINT = (
+    "kind: set-point\n  what: {en: a, ko: b}\n  device: arm\n  register: speed\n  on: 5\n  off: 3\n"
+    "  min: 1\n  max: 9\n  safe: 3"
+)
+THRESHOLD = changed().partition("intervention:\n  ")[2].partition("\ndesign:")[0]
+
+
+def stored_plan(now: datetime, field: str = "arm/joints/j1", unit: str = "rad", ago_s: int = 21) -> str:
+    """A plan for the node of `fill`: the baseline ends about now, the trial is tomorrow."""
+    past, trial = now - timedelta(seconds=ago_s), now + timedelta(days=1)
+    return changed(
+        ("[acme/p1/s1/n1, acme/p1/s1/n2]", f"[{NODE}]"),
+        (THRESHOLD, SET_POINT),
+        ("unit: 8h", "unit: 1s"),
+        ("washout_s: 60, carry_over_s: 60", "washout_s: 0.1"),
+        ("tz: Asia/Seoul", "tz: UTC"),
+        ("from: 2027-02-01, to: 2027-03-01", f"from: {past:%F %T}, to: {past + timedelta(seconds=20):%F %T}"),
+        (
+            "2027-03-01 06:00, to: 2027-03-07 22:00",
+            f"{trial:%F %T}, to: {trial + timedelta(seconds=20):%F %T}",
+        ),
+        (
+            "formula: downtime\n    from: {running: {field: cell/production/running}}\n    unit: min",
+            f"formula: mean(a)\n    from: {{a: {{field: {field}, unit: {unit}}}}}\n    unit: {unit}",
+        ),
+    )
+
+
+async def test_a_plan_is_compared_with_what_a_collector_has_and_sent_to_its_node(folder: Path) -> None:
+    plan, frozen = folder / "pilot.yaml", folder / "pilot.plan.json"
+    async with serving(folder) as (collector, _):
+        fill(collector)
+        await until_stored(collector, 32)
+        now = datetime.fromtimestamp(collector.clock.now_ms() // 1000, UTC)
+        at = {"--url": f"http://127.0.0.1:{collector.socket.getsockname()[1]}"}
+
+        async def ask(*words: object) -> Result:
+            return await asyncio.to_thread(run, *words, *(word for pair in at.items() for word in pair))
+
+        async def mistakes(text: str) -> list[str]:
+            plan.write_text(text)
+            done = await ask("check", plan)
+            if isinstance(done.exception, ConfigError):
+                return [line.partition(": ")[2] for line in done.exception.mistakes]
+            assert done.exit_code == 0, (done.output, done.exception)
+            return []
+
+        good = stored_plan(now)
+        assert await mistakes(good) == []
+        [found] = await mistakes(stored_plan(now, unit="deg"))
+        assert found == f"kpis.0.from.a.unit: {NODE} declares arm/joints/j1 in 'rad', not in 'deg'"
+        [found] = await mistakes(stored_plan(now, field="arm/joints/j2"))
+        assert found.endswith("no node of the plan has 'arm/joints/j2'; did you mean 'arm/joints/j1'?")
+        [found] = await mistakes(stored_plan(now, ago_s=90_000))
+        assert found == "windows.baseline: arm/joints/j1 (a) has rows in 0 of 20 periods, and 1 are needed"
+        [found] = await mistakes(good.replace(SET_POINT, THRESHOLD))
+        assert found.startswith(f"intervention.slot: {NODE} has no slot 'anomaly'")
+        [found] = await mistakes(good.replace("device: arm", "device: leg"))
+        assert found == f"intervention.device: {NODE} has no device 'leg'"
+        assert len(await mistakes(good.replace(f"[{NODE}]", "[acme/trial/hall/cobot-77]"))) == 1
+
+        plan.write_text(good)
+        done = await ask("freeze", plan)
+        assert "is not signed" in str(done.exception)
+        done = await ask("freeze", plan, "--key", folder / "acme.key")
+        assert f"{NODE}: sent" in done.output
+        done = await ask("status", frozen)
+        assert done.exit_code == 3
+        assert "has reported nothing: is remote.pilot true" in done.output
+        [found] = await mistakes(good.replace("pilot: trial-1", "pilot: trial-2"))
+        assert found == f"windows.trial: overlaps the trial of the pilot trial-1 on {NODE}"
+        assert await mistakes(good) == [], "the same pilot does not overlap itself"
+        assert f"{NODE}: withdrawn" in (await ask("withdraw", frozen)).output
+        assert await mistakes(good.replace("pilot: trial-1", "pilot: trial-2")) == []
