@@ -28,6 +28,8 @@ from agent.inference.model_cache import ModelCache
 from agent.inference.trust import TrustedKeys
 from agent.node_description import NodeDescription
 from agent.outbox import Message, Outbox, keep_committing
+from agent.pilots.exposure import Exposure
+from agent.pilots.model_switch import ModelSwitch
 from agent.pilots.pilots import PilotHooks, Pilots
 from agent.pipeline import sample_commands
 from agent.pipeline.changes import Setup
@@ -291,6 +293,10 @@ class App:
         self.sources = self.running.sources
         trials = Trials(self.running, self.pipeline, clock, config.remote.soak_s, self._open_models)
         self.configuration = Configuration(self.plan, self.desired, start, trials, clock, self._reconfigured)
+        self.exposure = Exposure(
+            self.plan.address, clock, lambda: self.pilots.current, ModelSwitch(self.pipeline), self._record
+        )
+        self.exposure.look()  # before the first result
         self.description = NodeDescription(
             identity=self._identity,
             key=key,
@@ -334,6 +340,7 @@ class App:
                 group.create_task(self._watch_keys(), name="trusted keys"),
                 group.create_task(self.slots.run(), name="slots"),
                 group.create_task(self.pilots.run(), name="pilot"),
+                group.create_task(self.exposure.run(), name="exposure"),
             ]
             if not self._models_first:
                 self._open_models("models")
@@ -348,6 +355,7 @@ class App:
             await asyncio.to_thread(self.desired.stopped)
             await self.running.stop()
             self.pipeline.flush()
+            self.exposure.stop()
             if self._ends.is_set():
                 self._measure()
                 self._record_usage(closing=True)

@@ -155,6 +155,10 @@ CODES: dict[str, tuple[str, ...]] = {
     "pilot-overlaps": ("pilot",),
     "pilot-older": ("version", "newest"),
     "pilot-amends-other": ("version",),
+    "pilot-not-able": ("what",),
+    # an intervention that is off although its plan says on
+    "pilot-model-missing": ("slot",),
+    "pilot-model-other": ("model", "planned"),
     # an answer to a command
     "command-unknown": ("name",),
     "command-expired": (),

@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agent.inference.trust import Trust
+from agent.pilots.model_switch import cannot_switch
 from agent.pilots.plan_file import KeptPlan, PlanFile
 from agent.pilots.signature_check import check
 from agent.pilots.signatures import PlanRefused
@@ -154,6 +155,8 @@ class Pilots:
             text = f"the plan of the pilot {plan.pilot} does not name this node"
             raise PlanRefused(text).coded("pilot-other-node", pilot=plan.pilot)
         self._require_next(opened)
+        if (unable := cannot_switch(plan.intervention)).why:
+            raise PlanRefused(unable.why).coded(unable.code, **unable.args)
         names = check(body, self._hooks.trust(), self._stopping)
         if len(names) < self._least_signers:
             text = f"{len(names)} trusted keys signed the plan, and this node asks for {self._least_signers}"

@@ -101,6 +101,7 @@ class Pipeline:
         self.spare: dict[str, ModelRunner] = {}  # by slot: runners whose model stays open, to go back to
         # (device, stream) -> what else sees each of its readings
         self.taps: dict[tuple[str, str], Callable[[Reading], None]] = {}
+        self._withheld: frozenset[str] = frozenset()  # slots without events: they act on nothing
         self._crop_reporters: OrderedDict[tuple[str, int], EventReporter] = OrderedDict()
         self._group: asyncio.TaskGroup | None = None  # of `run`
         self._readers: dict[str, object] = {}  # device -> the source that may give readings
@@ -639,11 +640,12 @@ class Pipeline:
             reading.at_ns, inference.row(), inference.quality, inference.stamp
         )
         reporter = self._reporter(runner, inference)
-        event = reporter.event(inference, clk)
-        if event is not None:
-            self._sinks.send(Message("event", device, event.type, event, offset_ns))
-        for each in reporter.happenings(inference, clk):
-            self._sinks.send(Message("event", device, each.type, each, offset_ns))
+        if runner.name not in self._withheld:
+            event = reporter.event(inference, clk)
+            if event is not None:
+                self._sinks.send(Message("event", device, event.type, event, offset_ns))
+            for each in reporter.happenings(inference, clk):
+                self._sinks.send(Message("event", device, each.type, each, offset_ns))
         for other in self._seen_by(*_input(runner)):
             other.offer_crops(runner.name, inference)
         if self._box_models.get((device, runner.settings.stream)) is runner and runner.manifest is not None:
@@ -653,6 +655,14 @@ class Pipeline:
             )
             label = inference.label or runner.label
             self._pictures[device, runner.settings.stream].show(reading, seen, label)
+
+    def withhold(self, slots: frozenset[str]) -> None:
+        """Send no events of these slots; their rows go on. A slot that acts again reports its state again."""
+        for name in (self._withheld - slots) & self._reporters.keys():
+            self._reporters[name] = self._reporters[name].another()
+            for key in [key for key in self._crop_reporters if key[0] == name]:
+                del self._crop_reporters[key]
+        self._withheld = slots
 
     def _reporter(self, runner: ModelRunner, inference: Inference) -> EventReporter:
         """What compares an inference with the one before: of the slot, or of the same thing in crops."""

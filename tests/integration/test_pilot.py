@@ -20,6 +20,8 @@ from wire.clock import Clock
 from wire.pilot.frozen import FrozenPlan, envelope, freeze
 from wire.pilot.plan import parse
 
+THRESHOLD = changed().partition("intervention:\n  ")[2].partition("\ndesign:")[0]
+MODEL = "kind: model\n  what: {en: a, ko: b}\n  slot: s\n  model: m@1.0.0\n  sha256: " + "a" * 64
 PRIVATE, PUBLIC = new_key()
 
 
@@ -41,6 +43,7 @@ def agent(broker: BrokerProcess, tmp_path: Path) -> Iterator[RunningAgent]:
 def plan() -> FrozenPlan:
     start = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
     text = changed(
+        (THRESHOLD, MODEL),
         ("owner: acme", "owner: t"),
         ("[acme/p1/s1/n1, acme/p1/s1/n2]", f"[{NODE}]"),
         ("  baseline: {from: 2027-02-01, to: 2027-03-01}\n", ""),
@@ -79,6 +82,8 @@ def test_a_plan_is_followed_recorded_and_kept_over_a_kill(agent: RunningAgent, t
     assert event["detail"]["signed_by"] == ["acme"]
     assert event["ts"] < frozen.schedule.trial_ms[0]
     assert event["seq"] > 0, "it is in the outbox, so that the custody chain covers it"
+    switched = wait_until(lambda: there.body("event/_/exposure"), "the event about the switch", GUARD_S)
+    assert switched["detail"].items() >= {"hash": digest, "phase": "outside", "actual": "off"}.items()
     agent.child.kill()
     agent.start()
     assert wait_until(lambda: there.body("reported/pilot").get("active"), "the report", GUARD_S) == digest

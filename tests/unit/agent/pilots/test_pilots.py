@@ -37,6 +37,10 @@ TRUST = Trust(
 BEFORE_MS = utc_ms("2027-02-20", ZoneInfo("Asia/Seoul"))
 
 
+THRESHOLD = changed().partition("intervention:\n  ")[2].partition("\ndesign:")[0]
+MODEL = "kind: model\n  what: {en: a, ko: b}\n  slot: s\n  model: m@1.0.0\n  sha256: " + "a" * 64
+
+
 class At(Clock):
     def __init__(self, now_ms: int) -> None:
         super().__init__()
@@ -46,9 +50,14 @@ class At(Clock):
         return self.ms
 
 
+def frozen(text: str, after: Opened | None = None) -> bytes:
+    plan = parse(text.replace(THRESHOLD, MODEL), "pilot.yaml")
+    return freeze(plan, after=after, reason="because").payload
+
+
 def signed(text: str, *names: str, after: Opened | None = None, forged: bytes = b"") -> dict[str, Any]:
     """The signed plan of a text, as `doc`."""
-    payload = freeze(parse(text, "pilot.yaml"), after=after, reason="because").payload
+    payload = frozen(text, after)
     made = tuple(sign(payload, KEYS[name][0]) for name in names)
     doc: dict[str, Any] = msgspec.to_builtins(envelope(forged or payload, made))
     return doc
@@ -128,7 +137,7 @@ def test_a_plan_that_is_not_rightly_signed_is_refused(node: Node) -> None:
     good = signed(changed(), "acme")
     assert node.judge(good) == ""
     other = changed(("min: 0.1", "min: 0.2"))
-    tampered = freeze(parse(other, "pilot.yaml"), after=opened(good), reason="because").payload
+    tampered = frozen(other, opened(good))
     assert node.judge(signed(other, "acme", forged=tampered), 2) == "pilot-signature-bad"
     assert node.judge(signed(other, "stranger", after=opened(good)), 3) == "pilot-not-signed"
     assert node.active == opened(good).hash
@@ -160,6 +169,10 @@ def test_as_many_trusted_keys_as_the_node_asks_for_must_have_signed(tmp_path: Pa
 
 def test_what_is_not_a_plan_for_this_node_is_refused(node: Node) -> None:
     assert node.judge({"devices": {}}) == "pilot-unreadable"
+    assert (
+        node.judge(msgspec.to_builtins(envelope(freeze(parse(changed(), "a.yaml")).payload)))
+        == "pilot-not-able"
+    )
     elsewhere = changed(("[acme/p1/s1/n1, acme/p1/s1/n2]", "[acme/p1/s1/n2]"))
     assert node.judge(signed(elsewhere, "acme")) == "pilot-other-node"
     node.clock.ms = opened(signed(changed())).plan.schedule.trial_ms[1]
@@ -189,7 +202,7 @@ def test_another_pilot_may_begin_when_the_trial_is_over(node: Node) -> None:
 def test_an_amendment_must_follow_the_plan_in_use(node: Node) -> None:
     first = signed(changed(), "acme")
     second = signed(changed(("min: 0.1", "min: 0.2")), "acme", after=opened(first))
-    unknown = opened(signed(changed(("on: 0.4", "on: 0.3"))))
+    unknown = opened(signed(changed(("washout_s: 60", "washout_s: 90"))))
     other = signed(changed(("min: 0.1", "min: 0.3")), "acme", after=unknown)
     assert node.judge(first) == ""
     assert node.judge(signed(changed(("min: 0.1", "min: 0.4")), "acme"), 2) == "pilot-older"

@@ -779,3 +779,18 @@ async def test_keys_that_change_while_the_gate_runs_count(
     state = bench.pipeline.models()["odd"]
     assert (state.state, state.code) == ("failed", "model-key-revoked")
     assert bench.pipeline.runners["odd"].model is None
+
+
+async def test_a_slot_in_shadow_stores_its_rows_and_sends_no_events(mean_model: Path) -> None:
+    bench = Bench({"odd": SlotConfig(package=mean_model, input="dev/rows")})
+    async with bench.running() as sink:
+        for index in range(48):
+            if index == 8:
+                bench.pipeline.withhold(frozenset({"odd"}))
+            if index == 24:
+                bench.pipeline.withhold(frozenset())
+            sink(row(index, *((30.0, 30.0) if 12 <= index < 36 else (0.0, 0.0))))
+            await bench.settled()
+    assert len(bench.column("odd", "score")) == 23
+    events = [(event.type, (event.ts * 10**6 - T0) // STEP) for event in bench.events()]
+    assert events == [("anomaly", 25), ("anomaly-end", 39)], "an alarm that goes on is reported when it acts"

@@ -1,0 +1,150 @@
+"""A node follows the schedule of its plan: each switch, restart, clock jump and missing model is an event."""
+
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from agent.pilots.exposure import Exposure
+from tests.unit.agent.pilots.test_pilots import At, opened
+from tests.unit.wire.pilot.plans import changed, signed_plan
+from wire.messages import Event
+from wire.pilot.frozen import Opened
+from wire.pilot.plan import Plan
+from wire.pilot.schedule import Arm, switchback, utc_ms
+from wire.reasons import NO_REASON, Reason, because
+from wire.topics import Address
+
+NODE = Address.parse("acme/p1/s1/n1")
+START = utc_ms("2027-03-01 06:00", ZoneInfo("Asia/Seoul"))
+HOUR = 3_600_000
+ARMS = switchback(7, 20)  # of the plan of the tests
+
+
+class Lamp:
+    """Something that can be switched, or is broken."""
+
+    def __init__(self) -> None:
+        self.state = "free"
+        self.broken = NO_REASON
+
+    def set(self, plan: Plan, arm: Arm) -> tuple[Arm, Reason]:
+        assert plan.pilot == "trial-1"
+        self.state = "off" if self.broken.why else arm
+        return ("off" if self.broken.why else arm), (self.broken if arm == "on" else NO_REASON)
+
+    def release(self) -> None:
+        self.state = "free"
+
+
+class Node:
+    """One run of the agent of a node."""
+
+    def __init__(self, clock: At, plan: Opened | None, lamp: Lamp) -> None:
+        self.events: list[Event] = []
+        self.plan = plan
+        self.clock = clock
+        self.exposure = Exposure(NODE, clock, lambda: self.plan, lamp, self.events.append)
+
+    def at(self, hours: float) -> list[tuple[Any, ...]]:
+        """What is recorded at this time after the start of the trial."""
+        self.clock.ms = START + round(hours * HOUR)
+        self.events.clear()
+        self.exposure.look()
+        return [
+            (each.detail["phase"], each.detail["period"], each.detail["planned"], each.detail["actual"])
+            for each in self.events
+        ]
+
+
+def node(*pairs: tuple[str, str], clock: At | None = None) -> tuple[Node, Lamp]:
+    lamp = Lamp()
+    return Node(clock or At(START), opened(signed_plan(*pairs)), lamp), lamp
+
+
+def test_the_schedule_is_followed_and_each_switch_is_recorded_once() -> None:
+    made, lamp = node()
+    assert made.at(-100) == [("baseline", -1, "off", "off")]
+    assert made.events[0].detail["restart"] is True
+    assert made.events[0].detail["from"] == START - 100 * HOUR
+    assert made.at(-1) == [("outside", -1, "off", "off")]
+    found = []
+    for quarter in range(160 * 4):
+        found += made.at(quarter / 4)
+        assert lamp.state == ARMS[quarter // 32]
+    assert found == [("trial", at, arm, arm) for at, arm in enumerate(ARMS)]
+    assert made.at(160) == [("over", -1, None, "on")]
+    assert lamp.state == "free"
+    assert made.at(161) == []
+
+
+def test_a_restart_within_a_period_goes_on_and_is_recorded() -> None:
+    first, lamp = node()
+    on = ARMS.index("on")
+    first.at(on * 8 + 1)
+    first.events.clear()
+    first.exposure.stop()
+    [end] = first.events
+    assert (end.detail["planned"], end.detail["actual"], end.detail["period"]) == ("on", "off", on)
+    again = Node(first.clock, first.plan, lamp)
+    assert again.at(on * 8 + 3) == [("trial", on, "on", "on")]
+    assert again.events[0].detail["restart"] is True
+    assert again.events[0].detail["from"] == START + (on * 8 + 3) * HOUR
+    off = ARMS.index("off")
+    later = Node(first.clock, first.plan, lamp)  # it was down over switches
+    assert later.at(off * 8 + 5) == [("trial", off, "off", "off")]
+    after = Node(first.clock, first.plan, lamp)
+    assert after.at(200) == []
+    assert lamp.state == "free"
+
+
+def test_a_clock_that_jumps_leads_to_the_period_of_now() -> None:
+    made, lamp = node()
+    made.at(1)
+    assert made.at(81) == [("trial", 10, ARMS[10], ARMS[10])]
+    assert made.at(1) == [("trial", 0, ARMS[0], ARMS[0])]
+    assert lamp.state == ARMS[0]
+    assert made.at(-9_000) == [("outside", -1, "off", "off")]
+
+
+def test_an_intervention_that_cannot_be_on_is_recorded_with_its_reason() -> None:
+    made, lamp = node()
+    on = ARMS.index("on")
+    lamp.broken = because("another model", "pilot-model-other", model="m@2", planned="m@1")
+    assert made.at(on * 8 + 1) == [("trial", on, "on", "off")]
+    assert (made.events[0].code, made.events[0].args) == (
+        "pilot-model-other",
+        {"model": "m@2", "planned": "m@1"},
+    )
+    lamp.broken = NO_REASON
+    assert made.at(on * 8 + 2) == [("trial", on, "on", "on")]
+
+
+def test_an_amendment_is_recorded_and_a_withdrawal_frees_the_node() -> None:
+    made, lamp = node()
+    made.at(1)
+    before = made.plan
+    made.plan = opened(signed_plan(("min: 0.1", "min: 0.2")))
+    assert before is not None
+    assert made.at(1) == [("trial", 0, ARMS[0], ARMS[0])]
+    assert made.events[0].detail["hash"] == made.plan.hash != before.hash
+    made.plan = None
+    assert made.at(2) == []
+    assert lamp.state == "free"
+
+
+def test_only_treated_machines_get_the_change_and_a_paired_model_stays_in_shadow() -> None:
+    switchback_text = "kind: switchback, unit: 8h, periods: 20, seed: 7, washout_s: 60, carry_over_s: 60"
+    machines = ", ".join(f"acme/p1/s1/n{at}" for at in (1, 2, 3, 4))
+    nodes = ("[acme/p1/s1/n1, acme/p1/s1/n2]", f"[{machines}]")
+    for seed in range(8):
+        group = f"groups: {{machines: [{machines}], treated: 2}}"
+        design = f"kind: parallel, unit: 8h, periods: 20, seed: {seed}, {group}"
+        made, _ = node(nodes, (switchback_text, design))
+        assert made.plan is not None
+        arm = "on" if str(NODE) in made.plan.plan.schedule.treated else "off"
+        assert made.at(1) == [("trial", 0, arm, arm)]
+    intervention = changed().partition("intervention:\n  ")[2].partition("\ndesign:")[0]
+    model = "kind: model\n  what: {en: a, ko: b}\n  slot: s\n  model: m@1.0.0\n  sha256: " + "a" * 64
+    made, _ = node((intervention, model), (switchback_text, "kind: paired, unit: 8h, periods: 20"))
+    assert made.at(1) == [("trial", 0, "off", "off")]
