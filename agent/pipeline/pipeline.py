@@ -99,6 +99,10 @@ class Pipeline:
         self._inputs: dict[tuple[str, str], list[ModelRunner]] = {}  # stream -> the models that see it
         self.candidates: dict[str, ModelRunner] = {}  # by slot: runners whose results act on nothing
         self.spare: dict[str, ModelRunner] = {}  # by slot: runners whose model stays open, to go back to
+        self._next: dict[
+            str, ModelRunner
+        ] = {}  # by slot: of another config, run by the one before until open
+        self._replacing = asyncio.Lock()
         # (device, stream) -> what else sees each of its readings
         self.taps: dict[tuple[str, str], Callable[[Reading], None]] = {}
         self._withheld: frozenset[str] = frozenset()  # slots without events: they act on nothing
@@ -149,11 +153,17 @@ class Pipeline:
     async def change(self, new: Setup, changes: Changes) -> None:
         """Replace devices and models between two readings; the sources of `changes.devices` have ended.
 
-        New models are not open yet: call `open_models`. Every row taken so far is sent.
+        New models are not open yet: call `open_models`. A model whose slot gets another one
+        on the same input runs until that is open. Every row taken so far is sent.
         """
+        async with self._replacing:
+            await self._change(new, changes)
+
+    async def _change(self, new: Setup, changes: Changes) -> None:
         for name in changes.models & self.candidates.keys():
             await self.drop_candidate(name)
-        gone = {name for name in changes.models if name in self.runners}
+        going_on = {name for name in changes.models if self._goes_on(name, new, changes)}
+        gone = {name for name in changes.models - going_on if name in self.runners}
         published = changes.devices | changes.published
         for name in gone:  # first, so that no source is held back by a model that ends
             self._seen_by(*_input(self.runners[name])).remove(self.runners[name])
@@ -179,12 +189,41 @@ class Pipeline:
             self._privacy.pop(device, None)
         self._box_models.clear()
         self._add(new.devices, new.models, [name for name in new.devices if name in published])
+        for name in changes.models:
+            self._next.pop(name, None)
+            if name in going_on:
+                self._next[name] = self._runner(name, new.models[name])
         for name in gone & new.models.keys():  # they count from the start of the daemon
             self.runners[name].counters.update(counters[name])
         for runner in self.runners.values():
             if runner.settings.device in published and runner.at_work:
                 self._add_results(runner)
         self._sinks.declared()
+
+    def _goes_on(self, name: str, new: Setup, changes: Changes) -> bool:
+        """Whether the model of a slot runs until the one of another setup is open."""
+        old, slot = self.runners.get(name), new.models.get(name)
+        if old is None or slot is None or not old.at_work:
+            return False
+        return old.settings.input == slot.input and slot.device not in changes.devices
+
+    async def _open_next(self, places: _Places, made: ModelRunner) -> None:
+        """Open a model of another config, and let it run instead of the one before; no input is lost."""
+        name, trust = made.name, self._models.trust
+        opened = await places.run(name, made.prepare)
+        async with self._replacing:
+            if self._next.get(name) is not made:
+                self.forget_models()
+                return
+            if isinstance(opened.model, Reason) and opened.model.code == "fence-memory":
+                await self._stop(self.runners[name], opened.model)  # there is room for one of them
+                opened = await places.run(name, made.prepare)
+            del self._next[name]
+            made.install(opened)
+            await self._replace(name, made)
+            self.spare.pop(name, None)
+        self.forget_models()
+        await self._trust_again(trust)
 
     def _remove_batcher(self, device: str, stream: str) -> None:
         batcher = self._batchers.pop((device, stream), None)
@@ -207,6 +246,8 @@ class Pipeline:
                 for runner in self.runners.values():
                     if not runner.opened.is_set():
                         group.create_task(self._open_runner(places, runner))
+                for made in self._next.values():
+                    group.create_task(self._open_next(places, made))
         except asyncio.CancelledError:
             self._models.stop()
             raise
@@ -236,7 +277,7 @@ class Pipeline:
         `isolation` counts more than that of the config.
         """
         await self.drop_candidate(name)
-        plain = self.runners[name]
+        plain = self._next.get(name) or self.runners[name]
         settings = msgspec.structs.replace(plain.settings, package=package)
         stream = self.devices[settings.device].streams[settings.stream]
         made = ModelRunner(name, settings, stream, self._host, waits=plain.waits)
@@ -316,7 +357,12 @@ class Pipeline:
         What was offered is answered in order, once, by one of them. If the candidate is refused, the slot has
         no model.
         """
-        new, old = self.candidates.pop(name), self.runners[name]
+        async with self._replacing:
+            self._next.pop(name, None)
+            await self._replace(name, self.candidates.pop(name))
+
+    async def _replace(self, name: str, new: ModelRunner) -> None:
+        old = self.runners[name]
         self.spare[name] = new  # its model stays open meanwhile
         seen = self._seen_by(*_input(old))
         new.take_over(old)  # no await from here to the next line: a reading is for one of them
@@ -460,16 +506,18 @@ class Pipeline:
     @property
     def opened(self) -> bool:
         """Whether every model is open or refused."""
-        return all(runner.opened.is_set() for runner in self.runners.values())
+        return not self._next and all(runner.opened.is_set() for runner in self.runners.values())
 
     @property
     def opening(self) -> bool:
         """Whether a model is being opened, which `forget_models` would close as not needed."""
-        return any(not each.opened.is_set() for each in (*self.runners.values(), *self.candidates.values()))
+        runners = (*self.runners.values(), *self.candidates.values(), *self._next.values())
+        return any(not each.opened.is_set() for each in runners)
 
     def forget_models(self) -> None:
         """Free the memory of models that no device uses any more."""
-        runners = (*self.runners.values(), *self.candidates.values(), *self.spare.values())
+        beside = (*self.candidates.values(), *self.spare.values(), *self._next.values())
+        runners = (*self.runners.values(), *beside)
         in_use = [model for runner in runners for model in (runner.model, runner.prepared)]
         tried = [runner.shadow for runner in runners if runner.shadow is not None]
         in_use += [model for shadow in tried for model in (shadow.model, shadow.prepared)]

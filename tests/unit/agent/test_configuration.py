@@ -15,6 +15,7 @@ from agent.app import App
 from agent.config import load
 from agent.configuration import describe
 from agent.pipeline.changes import Changes, Setup
+from agent.pipeline.model_runner import Inference, ModelRunner
 from agent.pipeline.running import Running
 from agent.remote.settings import RemoteSettings
 from agent.remote.trial import Trials
@@ -97,6 +98,38 @@ async def test_a_model_changes_while_its_device_and_the_other_model_go_on(
         assert list(app.pipeline.streams("arm")) == ["rows"]
         readings = source.readings
         await until(lambda: source.readings > readings + 10, "no model holds the device back")
+
+
+async def test_no_input_is_lost_while_another_package_is_opened(packages: Any, tmp_path: Path) -> None:
+    window = {"kind": "window", "name": "x", "signals": ["a", "b"], "rate_hz": 10, "length": 4}
+    one, two = (
+        packages.write(packages.constant(np.array([value])), name=name, input=window)
+        for name, value in (("one", 1.0), ("two", 2.0))
+    )
+    written = Written(tmp_path, one)
+    written.document["models"]["mean"]["isolation"] = "thread"
+    async with running(written.write()) as app:
+        await until(lambda: app.pipeline.runners["mean"].counters["runs"] > 2, "the model runs")
+        old = app.pipeline.runners["mean"]
+        lost = {name: old.counters[name] for name in ("before_gate", "dropped", "gaps")}
+        seen: list[tuple[str, int]] = []
+        done = old._host.done
+
+        def record(runner: ModelRunner, inference: Inference) -> None:
+            seen.append((runner.ref.name, inference.reading.at_ns))
+            done(runner, inference)
+
+        object.__setattr__(old._host, "done", record)
+        written.document["models"]["mean"]["package"] = str(two)
+        written.write()
+        assert await reloaded(app) == "applied"
+        await until(lambda: bool(seen) and seen[-1][0] == "two", "the new model gives results")
+        new = app.pipeline.runners["mean"]
+        assert {name: new.counters[name] for name in lost} == lost
+        assert seen[0][0] == "one", "the old model answers until the new one is open"
+        times = [at_ns for _, at_ns in seen]
+        assert times == sorted(set(times)), "each once and in order"
+        assert app.pipeline.spare == app.pipeline.candidates == app.pipeline._next == {}
 
 
 async def test_a_model_that_the_gate_refuses_brings_the_old_one_back(packages: Any, tmp_path: Path) -> None:
