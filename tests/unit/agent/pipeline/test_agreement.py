@@ -131,3 +131,16 @@ def test_the_latency_is_that_of_the_newest_thousand() -> None:
     shown = tally.shown()
     assert (shown.n, shown.alarms, shown.nan, shown.cpu_s) == (3_000, 1_500, 1, 6.0)
     assert (shown.p50_ms, shown.p99_ms) == (2_499.0, 2_989.0)
+
+
+def test_a_clock_that_goes_to_and_fro_adds_no_cases() -> None:
+    found, hour_ns = Agreement(), 3_600 * 10**9
+    for at_s in range(600):  # ten minutes, a case each ten seconds
+        found.add(10**18 + at_s * 10**9, Compared(1.0))
+    assert found.blocks == 60
+    for at_s in range(600):  # set back to the same ten minutes
+        found.add(10**18 + at_s * 10**9, Compared(1.0))
+    assert found.blocks == 60
+    for at_s in range(100):  # each input by another hour
+        found.add(10**18 + (at_s % 2) * hour_ns + at_s * 10**9, Compared(1.0))
+    assert found.blocks == 70

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from msgspec import UNSET
 
@@ -9,7 +11,7 @@ from agent.inference import signature
 from agent.outbox import Message
 from agent.slots.slot_state import Confirm
 from tests.polling import until
-from tests.unit.agent.slots.sites import INPUT, QUICK, Running, Site, running
+from tests.unit.agent.slots.sites import INPUT, QUICK, Running, Site, SteppedClock, running
 from wire.messages import Batch, Evidence
 
 TEN = Confirm(results=5, shadow=10)
@@ -104,3 +106,28 @@ async def test_a_slot_without_a_model_has_nothing_to_compare(site: Site) -> None
         found = await agent.offer(digest, confirm=TEN)
         assert (found.state, found.code) == ("refused", "shadow-alone")
         assert (await agent.offer(digest, 2, QUICK)).state == "confirmed"
+
+
+@pytest.mark.slow
+async def test_a_clock_that_is_set_by_hours_changes_no_duration(site: Site) -> None:
+    clock = SteppedClock()
+    same, last = site.store.add(site.constant(0.0, "same")), site.store.add(site.constant(0.0, "last"))
+    async with running(site.write(), clock) as agent:
+        agent.app.slots.lock.hold("not yet")
+        assert not (
+            await agent.app.slots.offer("m", same, 1, Confirm(results=500, shadow=50, soak_s=3_600))
+        ).why
+        for state in ("shadow", "waiting", "unconfirmed"):
+            if state == "unconfirmed":
+                agent.app.slots.lock.release()
+            await until(lambda state=state: agent.report().state == state, f"it is {state}")
+            for hours in (5, -5, 0):
+                clock.step_s = hours * 3_600
+                await asyncio.sleep(1)
+                if agent.report().state == "waiting":
+                    assert agent.report().args["seconds"] < 3_600
+                assert agent.report().state in ("shadow", "waiting", "unconfirmed", "confirmed")
+        await until(lambda: agent.report().state == "confirmed", "it is confirmed")
+        assert evidence(agent).blocks < 30
+        found = await agent.offer(last, confirm=Confirm(results=1_000_000, soak_s=2))
+        assert (found.state, found.code) == ("rolled-back", "slot-soak-over")
