@@ -52,7 +52,7 @@ def main(wanted: Sequence[str]) -> int:
         began_s = Clock().monotonic()
         rows = importlib.import_module(f"bench.{part}").run()
         took_s = Clock().monotonic() - began_s
-        section = f"{_machine()} Took {took_s:.0f} s.\n\n{table(rows)}\n"
+        section = f"{machine()} Took {took_s:.0f} s.\n\n{table(rows)}\n"
         print(f"## {PARTS[part]}\n\n{section}")
         replace(PARTS[part], section)
     return 0
@@ -64,7 +64,9 @@ def replace(title: str, section: str) -> None:
     sections = dict(each.split("\n", 1) for each in f"{text}\n".split("\n## ")[1:])
     if title not in sections:  # it comes before the parts that follow it, and those after it keep their order
         parts = list(PARTS.values())
-        later = set(parts[parts.index(title) :])
+        later = set(
+            parts[parts.index(title) :] if title in parts else []
+        )  # a part that runs by itself is last
         at = next((place for place, each in enumerate(sections) if each in later), len(sections))
         listed = list(sections.items())
         sections = dict([*listed[:at], (title, ""), *listed[at:]])
@@ -88,7 +90,8 @@ def _show(value: Any) -> str:
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The day and the machine, for a section."""
     cpu = next(
         (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.machine(),

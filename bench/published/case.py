@@ -18,7 +18,7 @@ class Case:
     """A file of a package and how it is used.
 
     `feeds` makes what onnxruntime is given for each of `inputs`, without edgebed; `row` is the row that the
-    outputs (by name) must give. `state` carries outputs to inputs, as `{input: output}`.
+    outputs (by name, and what was `fed`) must give. `state` carries outputs to inputs, as `{input: output}`.
     """
 
     name: str
@@ -30,6 +30,8 @@ class Case:
     row: Callable[[dict[str, Any]], Row]
     state: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # input -> first value
     following: Mapping[str, str] = field(default_factory=dict)  # input -> output
+    photos: str = ""  # a package with photographs; `cut` makes the inputs of them
+    cut: Callable[[list[NDArray[Any]]], list[NDArray[Any]]] = list
     make: Callable[[], bytes] | None = None  # makes the file that no package has
     labels_from: str = ""  # the key of the file's metadata that has a label in each line; `row` gets it too
 
@@ -43,9 +45,10 @@ class Case:
         labels = {self.labels_from: self.labels(session)} if self.labels_from else {}
         state = dict(self.state)
         for data in inputs:
-            outputs = dict(zip(names, session.run(None, {**self.feed(data), **state}), strict=True))
+            feed = self.feed(data)
+            outputs = dict(zip(names, session.run(None, {**feed, **state}), strict=True))
             state = {name: outputs[output] for name, output in self.following.items()}
-            yield self.row({**outputs, **labels})
+            yield self.row({**outputs, **labels, "fed": feed})
 
 
 def windows(length: int, signals: int, count: int = 8, scale: float = 1.0) -> list[NDArray[Any]]:

@@ -16,6 +16,8 @@ _PARTS = [
     "MALE_GENITALIA_EXPOSED", "ANUS_COVERED", "FEMALE_BREAST_COVERED", "BUTTOCKS_COVERED",
 ]  # fmt: skip
 _SIDE, _LEAST, _IOU = 320, 0.0003, 0.45
+_SURE = 0.25  # the score that is usual
+_PHOTOS = "ultralytics==8.4.190"  # a street with a bus, two men: faces, feet and arms
 _TEXT = (640, 480)
 _MEAN, _STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
@@ -38,12 +40,26 @@ def _overlap(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(inner / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inner))
 
 
-def _boxes(table: NDArray[Any]) -> Row:
+def _parts(photos: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Parts of 640 x 480 of the photographs, at several scales, as a walking camera would see them."""
+    import cv2
+
+    made = []
+    for photo in photos:
+        for scale in (1.0, 0.6, 0.4):
+            high, wide = int(_TEXT[1] * scale), int(_TEXT[0] * scale)
+            tops = range(0, photo.shape[0] - high + 1, high)
+            lefts = range(0, photo.shape[1] - wide + 1, wide)
+            made += [cv2.resize(photo[y : y + high, x : x + wide], _TEXT) for y in tops for x in lefts]
+    return made
+
+
+def _boxes(table: NDArray[Any], least: float = _LEAST) -> Row:
     """Greedy suppression of each class, one box after another; pictures are 640 x 480 in the corner."""
     found: list[tuple[float, int, NDArray[Any]]] = []
     for x, y, w, h, *scores in table.T:
         at = int(np.argmax(scores))
-        if scores[at] >= _LEAST:
+        if scores[at] >= least:
             found.append((float(scores[at]), at, np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2])))
     kept: list[tuple[float, int, NDArray[Any]]] = []
     for one in sorted(found, key=lambda each: -each[0]):
@@ -110,6 +126,7 @@ CASES = [
         {
             "input": {
                 "kind": "frame", "name": "images", "size": [_SIDE, _SIDE], "place": "corner", "pad": 0,
+                "fit": "letterbox",
             },
             "output": {
                 "decoder": "detection", "head": "yolov8", "labels": _PARTS, "score": _LEAST, "max_boxes": 300,
@@ -118,6 +135,23 @@ CASES = [
         pictures,
         _square,
         lambda outputs: _boxes(outputs["output0"][0]),
+    ),
+    Case(
+        "nudenet (YOLOv8) on photographs",
+        "nudenet==3.4.2",
+        "320n.onnx",
+        {
+            "input": {
+                "kind": "frame", "name": "images", "size": [_SIDE, _SIDE], "place": "corner", "pad": 0,
+                "fit": "letterbox",
+            },
+            "output": {"decoder": "detection", "head": "yolov8", "labels": _PARTS, "score": _SURE},
+        },
+        pictures,
+        _square,
+        lambda outputs: _boxes(outputs["output0"][0], _SURE),
+        photos=_PHOTOS,
+        cut=_parts,
     ),
     Case(
         "rapidocr det (map of text)",

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 import yaml
 
+from agent.inference import gate
+from agent.inference.inputs import FrameInput
 from agent.inference.package import load_package
 from agent.inference.session import Model
+from edgebed.model_tools.draft import draft_folder
 
 pytestmark = pytest.mark.field
 
@@ -80,6 +83,20 @@ def test_outputs_are_those_of_the_reference(
         assert output.mean() == pytest.approx(wanted["mean"], rel=1e-3, abs=1e-5)
         assert output.std() == pytest.approx(wanted["std"], rel=1e-3)
         np.testing.assert_allclose(output.reshape(-1)[:4], wanted["first"], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_drafted_manifest_reads_the_same_head(field_data: Path, tmp_path: Path, name: str) -> None:
+    shutil.copy(field_data / "models" / f"{name}.onnx", tmp_path)
+    draft_folder(tmp_path, force=False)
+    package = load_package(tmp_path)
+    gate.verify(package)
+    wanted = MANIFESTS[name]
+    found = package.manifest
+    assert found.decoder == wanted["output"]["decoder"]
+    assert getattr(found.output, "head", None) == wanted["output"].get("head")
+    assert isinstance(found.input, FrameInput)
+    assert list(found.input.size) == wanted["input"]["size"]
 
 
 @pytest.mark.parametrize("name", ["fastestdet_352", "ulface_rfb_320"])
