@@ -66,6 +66,34 @@ def check(plan: Path, url: str | None, token_file: Path | None) -> None:
     click.echo(f"{plan}: ok: {_sentence(_frozen(plan))}")
 
 
+@command.command(name="plan")
+@_yaml
+@click.option(
+    "--baseline",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="File with the primary KPI of each period of the baseline, one number a line.",
+)
+def plan_command(plan: Path, baseline: Path) -> None:
+    """Say what PLAN can show in how many periods, from the values of its baseline.
+
+    A plan that shows its effect in fewer than half of all pilots is refused. Beside each before/after plan
+    stands the switchback that shows the same.
+    """
+    from collector.pilots.effects.planning import LEAST_POWER
+    from edgebed.pilot_planning import outlook, values
+    from wire.pilot.plan import load
+
+    found = load(plan)
+    made = outlook(found, values(baseline), found.sample.power)
+    for sentence in made.sentences:
+        click.echo(sentence)
+    if made.power < LEAST_POWER:
+        raise EdgebedError(f"{plan} is refused: it would show nothing in {1 - made.power:.0%} of pilots")
+    if made.power < found.sample.power:
+        click.echo(f"{plan}: note: the power is below {found.sample.power:.0%}", err=True)
+
+
 @command.command()
 @_yaml
 @_keys

@@ -171,3 +171,68 @@ async def test_a_plan_is_compared_with_what_a_collector_has_and_sent_to_its_node
         assert await mistakes(good) == [], "the same pilot does not overlap itself"
         assert f"{NODE}: withdrawn" in (await ask("withdraw", frozen)).output
         assert await mistakes(good.replace("pilot: trial-1", "pilot: trial-2")) == []
+
+
+def planned(folder: Path, target: str, values: list[float], *pairs: tuple[str, str]) -> Result:
+    """The outlook of a plan with this target, for these values of the baseline."""
+    (folder / "pilot.yaml").write_text(changed(("target: {min: 0.1}", f"target: {{{target}}}"), *pairs))
+    (folder / "values.txt").write_text("\n".join(map(str, values)) + "\n-\n")
+    return run("plan", folder / "pilot.yaml", "--baseline", folder / "values.txt")
+
+
+# 56 values whose neighbours differ by +-10 in turns: the sd of the differences is 10.09
+STEPS = [100.0 + 10 * (at % 2) + at % 3 for at in range(56)]
+
+
+def test_a_plan_says_what_it_can_show(folder: Path) -> None:
+    good = planned(folder, "min: 5, effect: 25, scale: absolute", STEPS)
+    assert good.exit_code == 0, (good.output, good.exception)
+    assert "20 periods show an effect of 25 in 100% of pilots" in good.output
+    assert "stops: 56 periods" in good.output
+    marked = planned(folder, "min: 5, effect: 13, scale: absolute", STEPS)
+    assert marked.exit_code == 0
+    assert "the power is below 80%" in marked.output
+    assert "with your baseline you need" in marked.output
+    refused = planned(folder, "min: 5, effect: 7, scale: absolute", STEPS)
+    assert "is refused: it would show nothing in" in str(refused.exception)
+    relative = planned(folder, "min: 0.05, effect: 0.4", STEPS)
+    assert "show an effect of 40.0% in 100% of pilots" in relative.output
+
+
+@pytest.mark.parametrize(
+    ("target", "values", "sentence"),
+    [
+        ("min: 5, scale: absolute", STEPS, "write which effect of stops you expect"),
+        ("min: 0.1, effect: 1.0", STEPS, "nothing decreases by 100 % or more"),
+        ("min: 0.1, effect: 0.5", STEPS[:19], "19 periods with data in the baseline; a plan needs 20"),
+        ("min: 0.1, effect: 0.5", [-1.0, *STEPS], "state the target as a difference"),
+        ("min: 0.1, effect: 0.5", [7.0] * 30, "All values are equal"),
+    ],
+)
+def test_a_plan_without_an_answer_says_why(
+    folder: Path, target: str, values: list[float], sentence: str
+) -> None:
+    assert sentence in str(planned(folder, target, values).exception)
+
+
+def test_a_wrong_line_of_the_baseline_is_named(folder: Path) -> None:
+    (folder / "values.txt").write_text("1\n2,5\n\nx\n")
+    error = run("plan", folder / "pilot.yaml", "--baseline", folder / "values.txt").exception
+    assert isinstance(error, ConfigError)
+    assert [line.partition("values.txt:")[2] for line in error.mistakes] == [
+        "2: '2,5' is not a number",
+        "4: 'x' is not a number",
+    ]
+
+
+@pytest.mark.slow
+def test_a_plan_of_before_and_after_stands_beside_its_switchback(folder: Path) -> None:
+    design = "kind: switchback, unit: 8h, periods: 20, seed: 7, washout_s: 60, carry_over_s: 60"
+    done = planned(
+        folder,
+        "min: 0, effect: 40, scale: absolute",
+        STEPS,
+        (design, "kind: before-after, unit: 8h, periods: 20"),
+    )
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "a switchback shows it in 20 periods, where the change can be switched" in done.output
