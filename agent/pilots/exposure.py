@@ -66,7 +66,8 @@ class Exposure:
         self._plan = plan
         self._switch = switch
         self._record = record
-        self._is_first = True  # this run has recorded nothing
+        self._is_first = True  # this run has not looked yet: a plan that is there now is from the run before
+        self._has_ended = False
         self._stated: State | None = None
 
     async def run(self) -> None:
@@ -77,6 +78,9 @@ class Exposure:
 
     def look(self) -> None:
         """Switch as the schedule says for now, and record what changed."""
+        if self._has_ended:  # the tasks of the agent end one after the other
+            return
+        is_first, self._is_first = self._is_first, False
         opened, before = self._plan(), self._stated
         if opened is None:
             if before is not None:
@@ -89,14 +93,13 @@ class Exposure:
         if now.phase == "over" and (before is None or before.phase == "over"):
             return  # a restart after the trial
         self._stated = now
-        self._state_it(now, is_restart=self._is_first and now.phase != "over")
-        self._is_first = False
+        self._state_it(now, is_restart=is_first and now.phase != "over")
 
     def stop(self) -> None:
         """Record that the intervention ends with the agent."""
         if (last := self._stated) is not None and last.phase != "over" and last.actual == "on":
             self._state_it(State(last.pilot, last.hash, last.phase, last.number, last.planned, "off"))
-        self._stated = None
+        self._has_ended = True
 
     def _state(self, opened: Opened) -> State:
         frozen, now_ms = opened.plan, self._clock.now_ms()

@@ -85,6 +85,7 @@ def test_a_restart_within_a_period_goes_on_and_is_recorded() -> None:
     first.events.clear()
     first.exposure.stop()
     [end] = first.events
+    assert first.at(on * 8 + 1.5) == [], "nothing is recorded after the end"
     assert (end.detail["planned"], end.detail["actual"], end.detail["period"]) == ("on", "off", on)
     again = Node(first.clock, first.plan, lamp)
     assert again.at(on * 8 + 3) == [("trial", on, "on", "on")]
@@ -96,6 +97,15 @@ def test_a_restart_within_a_period_goes_on_and_is_recorded() -> None:
     after = Node(first.clock, first.plan, lamp)
     assert after.at(200) == []
     assert lamp.state == "free"
+
+
+def test_a_plan_that_comes_while_the_agent_runs_is_not_a_restart() -> None:
+    made, _ = node()
+    plan, made.plan = made.plan, None
+    assert made.at(1) == []
+    made.plan = plan
+    assert made.at(1) == [("trial", 0, ARMS[0], ARMS[0])]
+    assert "restart" not in made.events[0].detail
 
 
 def test_a_clock_that_jumps_leads_to_the_period_of_now() -> None:
