@@ -159,7 +159,7 @@ class Collector:
             desired=DesiredRoutes(self.documents, self.fleet, audit, clock, self._publish_desired),
             commands=CommandRoutes(records, self.commands, self.fleet, audit, clock),
             models=ModelRoutes(packages, audit, clock, self.rollouts.offered, self.rollouts.in_use),
-            rollouts=RolloutRoutes(self.rollouts, packages, self.fleet, clock),
+            rollouts=RolloutRoutes(self.rollouts, packages, self.fleet, audit, clock),
         )
         self.app = build(
             sources,

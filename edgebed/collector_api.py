@@ -20,7 +20,8 @@ from wire.printable import printable
 Command = Callable[..., None]
 
 MAX_ANSWER = 64 * 1024 * 1024  # bytes
-MAX_SENTENCE = 2_000  # bytes of a refusal
+MAX_SENTENCE = 2_000
+MAX_REFUSAL = 1_024 * 1_024  # bytes
 DEFAULT_URL = "http://127.0.0.1:8080"
 _TIMEOUT_S = 10.0
 _LONG_S = 120.0  # for an answer after a large body
@@ -40,6 +41,12 @@ def collector_options(whom: str, of_what: str) -> Callable[[Command], Command]:
         )(command)
 
     return added
+
+
+class Refusal(EdgebedError):
+    """The collector refuses; `answer` is all that it answers."""
+
+    answer: Mapping[str, Any] = {}
 
 
 class CollectorApi:
@@ -130,10 +137,15 @@ class CollectorApi:
         try:
             answer: IO[bytes] = urllib.request.urlopen(request, timeout=timeout_s)  # noqa: S310 - checked above
         except urllib.error.HTTPError as error:
-            why = _sentence(error)
+            refused = _refusal(error)
             error.close()
-            kind = TryAgain if error.code == HTTPStatus.SERVICE_UNAVAILABLE else EdgebedError
-            raise kind(f"{self.url} answers {error.code} {why or error.reason}") from error
+            why = printable(refused.get("error", ""), MAX_SENTENCE)
+            text = f"{self.url} answers {error.code} {why or error.reason}"
+            if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
+                raise TryAgain(text) from error
+            refusal = Refusal(text)
+            refusal.answer = refused
+            raise refusal from error
         except OSError as error:
             raise self._unreachable(error) from error
         except http.client.InvalidURL as error:
@@ -152,10 +164,10 @@ class CollectorApi:
         return EdgebedError(f"{self.url} is not a collector: {str(error) or type(error).__name__}")
 
 
-def _sentence(error: urllib.error.HTTPError) -> str:
-    """The sentence of a refusal; "" where there is none."""
+def _refusal(error: urllib.error.HTTPError) -> dict[str, Any]:
+    """The answer of a refusal; empty where it is not an object."""
     try:
-        found = json.loads(error.read(MAX_SENTENCE))["error"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, http.client.HTTPException):
-        return ""
-    return printable(found, MAX_SENTENCE)
+        found = json.loads(error.read(MAX_REFUSAL))
+    except (OSError, ValueError, RecursionError, http.client.HTTPException):
+        return {}
+    return found if isinstance(found, dict) else {}

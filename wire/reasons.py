@@ -107,6 +107,13 @@ CODES: dict[str, tuple[str, ...]] = {
     "rollout-not-undone": ("node",),
     "rollout-timeout": ("seconds",),
     "rollout-not-able": (),
+    # a node without the evidence to promote its second model
+    "promote-offline": (),
+    "promote-none": (),
+    "promote-other": ("model",),
+    "promote-state": ("detail",),
+    "promote-few": ("got", "of"),
+    "promote-agreement": ("low", "least"),
     # the fence of an agent: a limit that is reached
     "fence-inferences": ("done", "of"),
     "fence-cpu": ("done", "of"),

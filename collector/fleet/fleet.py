@@ -119,12 +119,16 @@ class Fleet:
             state = self._nodes.get(node)
             return state is not None and state.is_online
 
-    def model(self, node: str, slot: str) -> ModelState | None:
-        """What the newest status of a node has of the model in a slot."""
+    def models(self, node: str) -> Mapping[str, ModelState]:
+        """What the newest status of a node has of its models, by slot."""
         with self._lock:
             state = self._nodes.get(node)
             status = None if state is None else state.status
-            return None if status is None else status.models.get(slot)
+            return {} if status is None else status.models
+
+    def model(self, node: str, slot: str) -> ModelState | None:
+        """What the newest status of a node has of the model in a slot."""
+        return self.models(node).get(slot)
 
     def known(self) -> set[str]:
         """The nodes that sent something or have an account."""

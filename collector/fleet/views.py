@@ -142,11 +142,17 @@ def _models(state: NodeState, online: bool, newest: Newest) -> Iterator[dict[str
             "pid": current.pid if current else 0,
             "mb": current.mb if current else 0.0,
             "offer": msgspec.to_builtins(current.slot) if current and current.slot is not UNSET else {},
+            "evidence": _evidence(current),
             "state": _state(current) if current and online else "unknown",
             **_reason(current),
             "counters": current.counters if current else {},
             "verdict": verdict(newest(device, slot)) if online else {},
         }
+
+
+def _evidence(model: ModelState | None) -> dict[str, Any] | None:
+    """What a second model gave; None without one."""
+    return None if model is None or model.evidence is UNSET else msgspec.to_builtins(model.evidence)
 
 
 def _state(model: ModelState) -> str:

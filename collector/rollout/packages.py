@@ -49,6 +49,7 @@ class Kept(Struct, frozen=True):
     ver: str
     size: int
     signed: bool  # it has a signature; a node checks by whom
+    onnx: str = ""  # sha256 of its ONNX file
 
     @property
     def ref(self) -> str:
@@ -166,8 +167,9 @@ class Packages:
         listing = self.listing(tenant, digest)
         if listing is None:
             return None
-        name, ver = _named(folder / _FILES / _MANIFEST)
-        return Kept(tenant, digest, name, ver, listing.size, SIGNATURE in listing.files)
+        name, ver, file = _named(folder / _FILES / _MANIFEST)
+        onnx = listing.files[file].sha256 if file in listing.files else ""
+        return Kept(tenant, digest, name, ver, listing.size, SIGNATURE in listing.files, onnx)
 
 
 class Push:
@@ -269,6 +271,7 @@ class Push:
 
 
 @functools.lru_cache(maxsize=1_000)
-def _named(manifest: Path) -> tuple[str, str]:
-    """The name and version in a manifest, whose path has the digest; empty where it has none."""
-    return config.value_at(manifest, str, "name") or "", config.value_at(manifest, str, "version") or ""
+def _named(manifest: Path) -> tuple[str, str, str]:
+    """The name, version and ONNX file in a manifest, whose path has the digest; empty where it has none."""
+    name, ver, file = (config.value_at(manifest, str, key) or "" for key in ("name", "version", "file"))
+    return name, ver, file or "model.onnx"

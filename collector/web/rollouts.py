@@ -21,12 +21,14 @@ from starlette.routing import BaseRoute
 from collector.fleet.fleet import Fleet
 from collector.rights.user import Action, User, may
 from collector.rollout import engine
+from collector.rollout.candidates import candidates
 from collector.rollout.driver import Rollouts
 from collector.rollout.engine import NotNow, Rollout
 from collector.rollout.gates import slot_of, stage_gates
 from collector.rollout.packages import Kept, Packages
+from collector.rollout.promotion import Least, lack
 from collector.rollout.records import MAX_KEPT, SlotBusy
-from collector.state.audit import AuditEntry
+from collector.state.audit import Audit, AuditEntry
 from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
 from collector.web.models import TenantRule
@@ -39,27 +41,38 @@ from wire.topics import ID
 
 ALL = "/api/v1/rollouts"
 OF_TENANT = ALL + "/{tenant}"
+CANDIDATES = "/api/v1/candidates"
 MAX_NODES = 5_000  # of one rollout
 ACTS = ("pause", "resume", "abort", "rollback")
 
 
 class RolloutBody(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body that starts a rollout; `model` is `name@version` or `sha256:...`, `nodes` a pattern."""
+    """What starts a rollout; `model` is `name@version` or `sha256:...`, `nodes` a pattern or names."""
 
     model: str
     slot: str
-    nodes: str
+    nodes: str | Annotated[list[str], Meta(min_length=1, max_length=MAX_NODES)]
     stages: str = "1,25%,100%"
     confirm: Confirm = Confirm()
     timeout_s: Annotated[float, Meta(ge=1, le=2_592_000)] = 7_200.0
     max_failed: Annotated[int, Meta(ge=0, le=MAX_NODES)] = 0
 
 
+class PromoteBody(RolloutBody, forbid_unknown_fields=True, kw_only=True):
+    """The body that promotes a second model in shadow: a rollout, and what the evidence must show."""
+
+    evidence: Least = Least()
+    skip_offline: bool = False
+
+
 class RolloutRoutes:
     """The routes."""
 
-    def __init__(self, rollouts: Rollouts, packages: Packages, fleet: Fleet, clock: Clock) -> None:
+    def __init__(
+        self, rollouts: Rollouts, packages: Packages, fleet: Fleet, audit: Audit, clock: Clock
+    ) -> None:
         self._rollouts = rollouts
+        self._audit = audit
         self._packages = packages
         self._fleet = fleet
         self._clock = clock
@@ -69,7 +82,9 @@ class RolloutRoutes:
         rule = TenantRule(str(Action.CONFIGURE), Action.CONFIGURE)
         return [
             Ruled(ALL, self.newest, FILTERED),
+            Ruled(CANDIDATES, self.candidates, FILTERED),
             Ruled(OF_TENANT, self.start, rule, methods=["POST"]),
+            Ruled(OF_TENANT + "/promote", self.promote, rule, methods=["POST"]),
             Ruled(OF_TENANT + "/{id}", self.show, FILTERED),
             Ruled(OF_TENANT + "/{id}/{act}", self.act, rule, methods=["POST"]),
         ]
@@ -102,10 +117,50 @@ class RolloutRoutes:
 
     async def start(self, request: Request) -> Response:
         """Start a rollout."""
-        user, tenant = user_of(request), request.path_params["tenant"]
         body = await read_body(request, RolloutBody)
-        kept = _named(body.model, tenant, await asyncio.to_thread(self._packages.ls, tenant))
-        names = self._nodes(body, tenant, user)
+        kept = await self._kept(request, body)
+        made = await self._begin(request, body, kept, self._nodes(request, body), "rollout started")
+        return json_answer(made, 201)
+
+    async def candidates(self, request: Request) -> Response:
+        """The second models in shadow on the nodes that who asks may see, and which nodes lack evidence."""
+        least, sees = Least(), self._sight(user_of(request))
+        kept = await asyncio.to_thread(self._packages.ls)
+        found = await asyncio.to_thread(candidates, self._fleet, sees, kept, least)
+        return json_answer({"candidates": found, **_plain(least)})
+
+    async def promote(self, request: Request) -> Response:
+        """Start a rollout of a second model, if every node has the evidence for it."""
+        body = await read_body(request, PromoteBody)
+        kept, nodes = await self._kept(request, body), self._nodes(request, body)
+        online = frozenset(filter(self._fleet.is_online, nodes))
+        names = [node for node in nodes if node in online or not body.skip_offline]
+        if not names:
+            raise HTTPException(400, f"each of the {len(nodes)} nodes is offline: none has evidence of now")
+        reasons = {
+            node: lack(self._fleet.model(node, body.slot), kept, body.evidence, online=node in online)
+            for node in names
+        }
+        lacks = [{"node": node, **why.fields()} for node, why in reasons.items() if why.why]
+        if lacks:
+            text = f"{kept.ref} is not promoted: {len(lacks)} of {len(names)} nodes lack the evidence"
+            entry = self._audited(
+                request, "rollout promoted", f"{kept.ref} in {body.slot}", f"refused: {text}"
+            )
+            await asyncio.to_thread(self._audit.add, entry)
+            return json_answer({"error": text, "lacks": lacks}, 409)
+        made = await self._begin(request, body, kept, names, "rollout promoted")
+        return json_answer({**made, "skipped": [node for node in nodes if node not in reasons]}, 201)
+
+    async def _kept(self, request: Request, body: RolloutBody) -> Kept:
+        tenant = request.path_params["tenant"]
+        return _named(body.model, tenant, await asyncio.to_thread(self._packages.ls, tenant))
+
+    async def _begin(
+        self, request: Request, body: RolloutBody, kept: Kept, names: list[str], what: str
+    ) -> dict[str, Any]:
+        """Keep a new rollout; what is shown of it."""
+        user = user_of(request)
         try:
             stages = engine.read_stages(body.stages, len(names))
         except ValueError as error:
@@ -113,7 +168,7 @@ class RolloutRoutes:
         now = self._clock.now_ms()
         made = Rollout(
             id=self._rollouts.new_id(),
-            tenant=tenant,
+            tenant=kept.tenant,
             slot=body.slot,
             digest=kept.digest,
             ref=kept.ref,
@@ -126,14 +181,12 @@ class RolloutRoutes:
             max_failed=body.max_failed,
             devices={name: engine.Device() for name in names},
         )
-        entry = self._entry(
-            request, made, "rollout started", f"{len(names)} nodes, stages {body.stages[:80]}"
-        )
+        entry = self._entry(request, made, what, f"{len(names)} nodes, stages {body.stages[:80]}")
         try:
             made = await asyncio.to_thread(self._rollouts.start, made, entry)
         except SlotBusy as error:
             raise HTTPException(409, str(error)) from error
-        return json_answer(self._shown(made, user), 201)
+        return self._shown(made, user) or {}
 
     async def act(self, request: Request) -> Response:
         """Pause, resume, abort or roll back a rollout."""
@@ -162,21 +215,27 @@ class RolloutRoutes:
             raise _no_rollout()
         return json_answer(self._shown(after, user))
 
-    def _nodes(self, body: RolloutBody, tenant: str, user: User) -> list[str]:
-        """The nodes that have the slot and fit the pattern: first those that are online, then by name."""
+    def _nodes(self, request: Request, body: RolloutBody) -> list[str]:
+        """The nodes that have the slot and fit: first those that are online, then by name."""
+        user, tenant = user_of(request), request.path_params["tenant"]
         if not ID.fullmatch(body.slot):
             raise HTTPException(400, f"slot {body.slot[:40]!r} is not a slot")
+        wanted = None if isinstance(body.nodes, str) else set(body.nodes)
+        pattern = body.nodes if isinstance(body.nodes, str) else ""
         seen = [
             node
             for node in self._fleet.names()
             if node.startswith(f"{tenant}/")
-            and fnmatch.fnmatchcase(node, body.nodes)
+            and (fnmatch.fnmatchcase(node, pattern) if wanted is None else node in wanted)
             and may(user, Action.VIEW, node)
         ]
         names = [node for node in seen if self._has(node, body.slot)]
+        if absent := (wanted or set()) - set(names):
+            raise HTTPException(
+                400, f"{min(absent)[:80]!r} is not a node of {tenant} with a slot {body.slot}"
+            )
         if not names:
-            pattern = body.nodes[:80]
-            raise HTTPException(400, f"no node of {tenant} that fits {pattern!r} has a slot {body.slot}")
+            raise HTTPException(400, f"no node of {tenant} that fits {pattern[:80]!r} has a slot {body.slot}")
         if len(names) > MAX_NODES:
             raise HTTPException(413, f"{len(names):,} nodes fit; a rollout has {MAX_NODES:,} at most")
         if barred := [node for node in names if not may(user, Action.CONFIGURE, node)]:
@@ -223,9 +282,11 @@ class RolloutRoutes:
         }
 
     def _entry(self, request: Request, rollout: Rollout, what: str, result: str) -> AuditEntry:
-        subject = f"{rollout.ref} in {rollout.slot} {rollout.id}"
+        return self._audited(request, what, f"{rollout.ref} in {rollout.slot} {rollout.id}", result)
+
+    def _audited(self, request: Request, what: str, subject: str, result: str) -> AuditEntry:
         origin = network_of(request.client.host if request.client else "")
-        scope = f"{rollout.tenant}/*"
+        scope = f"{request.path_params['tenant']}/*"
         return AuditEntry(self._clock.now_ms(), user_of(request).name, what, subject, origin, result, scope)
 
 

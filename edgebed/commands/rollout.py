@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from edgebed.collector_api import CollectorApi, collector_options
+from edgebed.collector_api import CollectorApi, Refusal, collector_options
 from wire.errors import EdgebedError, WireError
 from wire.printable import printable
 from wire.topics import ID
@@ -34,38 +34,87 @@ def command() -> None:
     """
 
 
+def _of_rollout(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option(
+            "--max-failed", type=click.IntRange(0), default=0, show_default=True, help="More pause it."
+        ),
+        click.option("--timeout", default="2h", show_default=True, help="Time of a node: 90s, 2h."),
+        click.option(
+            "--confirm",
+            default="results>=100,nan<0.001",
+            show_default=True,
+            help="When it is good: results, nan, errors, p99_ms, soak_s, shadow.",
+        ),
+        click.option(
+            "--stages", default="1,25%,100%", show_default=True, help="Numbers or shares of the nodes."
+        ),
+        click.option(
+            "--nodes", required=True, help="Nodes, such as 'acme/trial/*'; those that have the slot."
+        ),
+        click.option("--slot", required=True, help="Slot of the nodes that gets the version."),
+        click.argument("model"),
+    ):
+        command = option(command)
+    return _options(command)
+
+
 @command.command()
-@_options
-@click.argument("model")
-@click.option("--slot", required=True, help="Slot of the nodes that gets the version.")
-@click.option("--nodes", required=True, help="Nodes, such as 'acme/trial/*'; those that have the slot.")
-@click.option("--stages", default="1,25%,100%", show_default=True, help="Numbers or shares of the nodes.")
+@_of_rollout
+def start(model: str, url: str, token_file: Path | None, as_json: bool, **wanted: Any) -> None:
+    """Start to roll out MODEL, name@version or sha256:..., and print the id of the rollout."""
+    body = _body(model, **wanted)
+    _print(CollectorApi(url, token_file).change("POST", f"rollouts/{_tenant(body['nodes'])}", body), as_json)
+
+
+@command.command()
+@_of_rollout
 @click.option(
-    "--confirm",
-    default="results>=100,nan<0.001",
+    "--min-n",
+    type=click.IntRange(1, 10**9),
+    default=1_000,
     show_default=True,
-    help="When it is good: results, nan, errors, p99_ms, soak_s, shadow.",
+    help="Inputs that both models answered on each node.",
 )
-@click.option("--timeout", default="2h", show_default=True, help="Time of a node: 90s, 2h.")
-@click.option("--max-failed", type=click.IntRange(0), default=0, show_default=True, help="More pause it.")
-def start(
+@click.option(
+    "--min-agreement",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    help="Lower end of the 95 % interval of the agreement on each node.",
+)
+@click.option("--skip-offline", is_flag=True, help="Leave out nodes that are offline, and name them.")
+def promote(
     model: str,
-    slot: str,
-    nodes: str,
-    stages: str,
-    confirm: str,
-    timeout: str,
-    max_failed: int,
+    min_n: int,
+    min_agreement: float,
+    skip_offline: bool,
     url: str,
     token_file: Path | None,
     as_json: bool,
+    **wanted: Any,
 ) -> None:
-    """Start to roll out MODEL, name@version or sha256:..., and print the id of the rollout."""
-    body = {
-        "model": model, "slot": slot, "nodes": nodes, "stages": stages, "max_failed": max_failed,
-        "confirm": _confirm(confirm), "timeout_s": _seconds(timeout),
-    }  # fmt: skip
-    _print(CollectorApi(url, token_file).change("POST", f"rollouts/{_tenant(nodes)}", body), as_json)
+    """Roll out MODEL, which the nodes try as a second model in shadow, if each has the evidence for it.
+
+    The evidence of a node is about the same files, and its second model works.
+    """
+    body = _body(model, **wanted)
+    body["evidence"] = {"min_n": min_n, "min_agreement": min_agreement}
+    body["skip_offline"] = skip_offline
+    try:
+        made = CollectorApi(url, token_file).change(
+            "POST", f"rollouts/{_tenant(body['nodes'])}/promote", body
+        )
+    except Refusal as error:
+        lacks = [f"  {one['node']}: {one['why']}" for one in error.answer.get("lacks", ())]
+        raise EdgebedError("\n".join([str(error), *(printable(line, 500) for line in lacks)])) from error
+    _print(made, as_json)
+    for node in made["skipped"]:
+        click.echo(f"  {printable(node, 200)} is offline and left out", err=True)
+
+
+def _body(model: str, confirm: str, timeout: str, **wanted: Any) -> dict[str, Any]:
+    return {"model": model, **wanted, "confirm": _confirm(confirm), "timeout_s": _seconds(timeout)}
 
 
 @command.command()

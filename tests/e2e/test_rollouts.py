@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,18 @@ from tests.e2e.test_dashboard import fits
 from tests.e2e.test_login import add_user, log_in, reload_for_login
 from tests.polling import wait_until
 from tests.unit.collector.rollout.test_packages import FILES, push
-from wire.messages import AgentInfo, Arm, Birth, Command, Device, ModelRef, ModelSlot, ModelState, Status
+from wire.messages import (
+    AgentInfo,
+    Arm,
+    Birth,
+    Command,
+    Device,
+    Evidence,
+    ModelRef,
+    ModelSlot,
+    ModelState,
+    Status,
+)
 from wire.model_offer import OFFER, UNDO
 from wire.topics import Address
 
@@ -35,11 +47,17 @@ class Crowd:
         self.url = site.url
         files = {**FILES, "manifest.yaml": b"name: street-detector\nversion: 2.0.0\n"}
         self.digest = push(Packages(store, 100_000), files)
+        onnx = {**FILES, "manifest.yaml": b"name: street-detector\nversion: 3.0.0\nfile: a/b.onnx\n"}
+        push(Packages(store, 100_000), onnx)
+        self.tried = Arm(name="street-detector", ver="3.0.0", sha256=sha256(onnx["a/b.onnx"]).hexdigest())
         self.nodes = [
             Node(Address("acme", "roll", "hall", f"n{number:03}"), site.feeder._publish)
             for number in range(NODES)
         ]
-        for node in self.nodes:
+        self.trying = [
+            Node(Address("acme", "try", "hall", f"t{number}"), site.feeder._publish) for number in range(2)
+        ]
+        for node in [*self.nodes, *self.trying]:
             node.send(
                 Birth(
                     ts=now_ms(), boot="0badcafe", sess=1, ep=node.ep, agent=AgentInfo(ver="0.2.0"),
@@ -65,6 +83,15 @@ class Crowd:
                 state=state, digest=self.digest if has_it else "", offered=self.digest, attempt=1,
                 since=now_ms(), of=100, **more,
             )  # fmt: skip
+        self.send(node, model)
+
+    def compare(self, node: Node, inputs: int) -> None:
+        """Send the status of a node whose second model in shadow answered this many inputs."""
+        found = Evidence(state="ok", n=inputs, agreed=0.99 * inputs, low=0.97, b=self.tried)
+        model = ModelState(state="ok", name="street-detector", ver="1.0.0", device="cam", evidence=found)
+        self.send(node, model)
+
+    def send(self, node: Node, model: ModelState) -> None:
         node.send(
             Status(state="online", ts=now_ms(), boot="0badcafe", sess=1, models={"vision": model}), "status"
         )
@@ -168,6 +195,9 @@ def test_an_operator_follows_and_steers_a_rollout_and_a_viewer_sees_it(
     expect(page.locator(".rollout .card-head")).to_contain_text("rolling back")
     expect(page.locator("[data-act]")).to_have_count(0)
 
+    promotes(own_watched, crowd, page, picture)
+    page.goto(page.url.partition("#")[0] + f"#/{crowd.path}")
+    expect(rows(page)).to_have_count(100)
     own_watched.may_fail = True  # a refused request is an error in the console
     add_user(tmp_path / "store", "lee", "viewer", "acme/*")
     reload_for_login(page)
@@ -176,7 +206,32 @@ def test_an_operator_follows_and_steers_a_rollout_and_a_viewer_sees_it(
     expect(page.locator(".rollout button, .rollouts button")).to_have_count(0)
     for act in ("pause", "resume", "abort", "rollback"):
         assert page.evaluate(ASK, f"{crowd.path}/{act}") == 403
+    assert page.evaluate(ASK, "rollouts/acme/promote") == 403
     picture(page, "rollout-viewer")
+
+
+def promotes(own_watched: Any, crowd: Crowd, page: Page, picture: Callable[[Page, str], None]) -> None:
+    """A candidate in shadow is promoted when both of its nodes have the evidence."""
+    for node, inputs in zip(crowd.trying, (4_000, 40), strict=True):
+        crowd.compare(node, inputs)
+    page.get_by_role("navigation").get_by_role("link", name="Rollouts").click()
+    candidate = page.locator("[data-candidate]")
+    expect(candidate).to_contain_text("1 of 2 nodes")
+    expect(candidate).to_contain_text("acme/try/hall/t1: Both models answered 40 inputs, 1,000 are needed")
+    expect(candidate.get_by_role("button", name="Promote")).to_be_disabled()
+    assert fits(page)
+    picture(page, "candidates-en")
+    korean = own_watched.open("rollouts", lang="ko-KR", width=390, wait="[data-candidate]")
+    expect(korean.locator("[data-candidate]")).to_contain_text("두 모델이 함께 답한 입력이 40개로")
+    assert fits(korean)
+    picture(korean, "candidates-ko")
+    crowd.compare(crowd.trying[1], 1_000)
+    expect(candidate).to_contain_text("2 of 2 nodes")
+    candidate.locator('[data-act="promote"]').click()
+    expect(page.get_by_role("alertdialog")).to_contain_text("Roll out street-detector@3.0.0 to its nodes")
+    page.locator('[data-sure="promote"]').click()
+    expect(page.locator(".rollout h1")).to_contain_text("street-detector@3.0.0")
+    expect(rows(page)).to_have_count(2)
 
 
 def unchanged(page: Page) -> None:

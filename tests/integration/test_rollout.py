@@ -18,7 +18,7 @@ from edgebed.broker import BrokerProcess
 from edgebed.cli import command
 from tests.integration.conftest import CollectorProcess
 from tests.polling import wait_until
-from tests.running_agent import GUARD_S, RunningAgent
+from tests.running_agent import GUARD_S, RunningAgent, replay
 from tests.unit.agent.conftest import Packages
 
 KILLS = int(os.environ.get("EDGEBED_ROLLOUT_KILLS", "1"))
@@ -27,9 +27,9 @@ INPUT = {"kind": "window", "name": "x", "signals": ["a", "b"], "rate_hz": 50, "l
 
 
 class Site:
-    """A broker, a collector and three agents that run the package `base`."""
+    """A broker, a collector and agents that run the package `base`; `tried` is what a second model gives."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: tuple[str, ...] = NAMES, tried: float | None = None) -> None:
         self.folder = folder
         self.packages = Packages(folder)
         self.broker = BrokerProcess("mosquitto", folder / "broker")
@@ -37,16 +37,20 @@ class Site:
         self.collector = CollectorProcess(folder / "site", self.broker)
         self.url = f"http://127.0.0.1:{self.collector.port}"
         base = self.constant("base", 0.0)
-        self.agents = {name: self._agent(name, base) for name in NAMES}
+        self.tried = None if tried is None else self.constant("tried", tried)
+        self.agents = {name: self._agent(name, base) for name in names}
 
     def _agent(self, name: str, base: Path) -> RunningAgent:
         place = self.folder / name
         place.mkdir()
+        slot: dict[str, Any] = {"package": str(base), "input": "arm/rows", "isolation": "thread"}
+        if self.tried is not None:
+            slot["shadow"] = {"package": str(self.tried)}
         made = RunningAgent(
             place,
             self.broker.url,
             versions={"url": self.url},
-            models={"m": {"package": str(base), "input": "arm/rows", "isolation": "thread"}},
+            models={"m": slot},
         )
         made.document["node"] = f"t/p/s/{name}"
         made.document["devices"]["arm"]["options"]["loop"] = True
@@ -62,7 +66,7 @@ class Site:
 
     def _is_whole(self) -> bool:
         nodes = self.collector.ask("fleet")["nodes"]
-        return len([one for one in nodes if one["models"] and one["state"] == "online"]) == len(NAMES)
+        return len([one for one in nodes if one["models"] and one["state"] == "online"]) == len(self.agents)
 
     def stop(self) -> None:
         for child in (*(agent.child for agent in self.agents.values()), self.collector):
@@ -83,10 +87,10 @@ class Site:
         body = self.packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}, constants=constants)
         return self.packages.write(body, name=name, input=INPUT)
 
-    def run(self, *words: str) -> str:
+    def run(self, *words: str, fails: bool = False) -> str:
         done = CliRunner().invoke(command, [*words, "--url", self.url])
-        assert done.exit_code == 0, (words, done.output, done.exception)
-        return done.output
+        assert (done.exit_code != 0) is fails, (words, done.output, done.exception)
+        return f"{done.exception}" if fails else done.output
 
     def push(self, package: Path) -> str:
         """Push a package; returns its digest."""
@@ -145,6 +149,53 @@ def test_a_good_version_goes_through_and_a_bad_one_stops(site: Site) -> None:
     assert sorted(one["state"] for one in paused["devices"]) == ["failed", "waiting", "waiting"]
     wait_until(lambda: site.running() == ["base"] * 3, "it is rolled back", GUARD_S)
     site.run("rollout", "abort", second)
+
+
+@pytest.fixture
+def shadowing(tmp_path: Path) -> Iterator[Site]:
+    """One agent whose second model gives what the first gives."""
+    made = Site(tmp_path, NAMES[:1], tried=0.0)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.mark.slow
+def test_a_second_model_acts_after_its_evidence_alone(shadowing: Site) -> None:
+    site = shadowing
+    assert site.tried is not None
+    tried, other = site.push(site.tried), site.push(site.constant("other", 2.0))
+
+    def promote(digest: str, *words: str, fails: bool = True) -> str:
+        wanted = ("--slot", "m", "--nodes", "t/*", "--stages", "100%", "--confirm", "results>=5")
+        return site.run("rollout", "promote", f"sha256:{digest}", *wanted, *words, fails=fails)
+
+    def evidence() -> dict[str, Any]:
+        (node,) = site.collector.ask("fleet")["nodes"]
+        found: dict[str, Any] = node["models"][0].get("evidence") or {}
+        return found
+
+    agent = site.agents["n1"]
+    agent.until(lambda now: (now["models"]["m"].get("evidence") or {}).get("n", 0) >= 20, "both answered")
+    agent.document["devices"]["other"] = replay()  # it reports at once, not within a minute
+    agent.write()
+    assert agent.reload().returncode == 0
+    wait_until(lambda: evidence().get("n", 0) >= 20, "the collector knows it", GUARD_S)
+    assert "t/p/s/n1: tried@1.0 is in shadow there, with other files than the package" in promote(other)
+    assert "t/p/s/n1: both models answered" in promote(tried, "--min-n", "1000000000")
+    enough = ("--min-n", "20", "--min-agreement")
+    assert "t/p/s/n1: the agreement is at least 0." in promote(tried, *enough, "1")
+    assert site.collector.ask("rollouts")["rollouts"] == []
+    assert site.running() == ["base"]
+    made = json.loads(promote(tried, *enough, "0.1", "--json", fails=False))
+    site.until(made["id"], lambda now: now["state"] == "done", "it is done")
+    wait_until(lambda: site.running() == ["tried"], "it acts", GUARD_S)
+    assert "NaN 0.000% of" in site.run("rollout", "evidence", made["id"])
+    agent.child.stop()
+    wait_until(lambda: site.collector.ask("fleet")["nodes"][0]["state"] == "offline", "it is off", GUARD_S)
+    assert "t/p/s/n1: it is offline" in promote(tried, *enough, "0.1")
 
 
 def kills(site: Site, identity: str, chance: random.Random) -> None:

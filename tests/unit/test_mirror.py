@@ -53,6 +53,7 @@ COVERED_BY = {
     "agent.pilots.signatures": "tests/unit/agent/pilots/test_pilots.py",
     "wire.pilot.plan": "tests/unit/wire/pilot/test_checks.py",
     "wire.model_offer": "tests/unit/collector/rollout/test_engine.py",
+    "collector.rollout.candidates": "tests/unit/collector/rollout/test_rollouts.py",
     "collector.rollout.driver": "tests/unit/collector/rollout/test_rollouts.py",
     "collector.rollout.records": "tests/unit/collector/rollout/test_rollouts.py",
     "collector.web.rollouts": "tests/unit/collector/rollout/test_rollouts.py",

@@ -1,6 +1,6 @@
 // The rollouts of model versions: the list of them, and one with its stages, gates and nodes.
 import { ApiError, get, post } from "../api.js";
-import { count, NONE, span, value } from "../format.js";
+import { count, NONE, percent, span, value } from "../format.js";
 import { html, useEffect, useMemo, useState } from "../html.js";
 import { At, Failed, Icon, NodeName } from "../parts.js";
 import { Why } from "../reason.js";
@@ -9,6 +9,7 @@ import { known, t } from "../text.js";
 
 const EVERY_MS = 5_000;
 const PAGE = 100; // nodes at once
+const SHOWN = 20; // rollouts at first, and more with each press
 // state of a rollout or of one of its nodes -> [icon, tone]
 const STATES = {
   running: ["wait", "note"],
@@ -41,7 +42,7 @@ export function RolloutsView({ tenant, id }) {
         <${One} path=${`rollouts/${encodeURIComponent(tenant)}/${encodeURIComponent(id)}`} tenant=${tenant} />
       `
     : html`
-        <div class="deck"><${List} /></div>
+        <div class="deck"><${List} /><${Candidates} /></div>
       `;
 }
 
@@ -144,7 +145,8 @@ const stageText = (one) => t("rollout.stage.of", { stage: one.stage + 1, stages:
 // -- the list ---------------------------------------------------------------------------------------------
 
 function List() {
-  const [answer, error] = useAnswer("rollouts");
+  const [shown, setShown] = useState(SHOWN);
+  const [answer, error] = useAnswer("rollouts", { limit: shown });
   const rollouts = answer?.rollouts ?? [];
   return html`
     <section class="card rollouts">
@@ -178,6 +180,15 @@ function List() {
               `,
             )}
           <//>
+          ${
+            rollouts.length === shown &&
+            shown < 500 &&
+            html`
+              <button type="button" class="button" onClick=${() => setShown(shown + SHOWN)}>
+                ${t("more", { n: SHOWN })}
+              </button>
+            `
+          }
         `
       }
     </section>
@@ -200,6 +211,78 @@ function Table({ name, columns, children, of = "" }) {
         <tbody>${children}</tbody>
       </table>
     </div>
+  `;
+}
+
+// -- candidates in shadow ---------------------------------------------------------------------------------
+
+/** Nodes that lack something and are not named. */
+const left = (one) => one.nodes.length - one.ready - one.lacks.length;
+
+function Candidates() {
+  const [answer, error, load] = useAnswer("candidates");
+  const [act, refused] = useAct((made) => {
+    location.hash = href(made);
+  });
+  const found = answer?.candidates ?? [];
+  if (!found.length)
+    return html`
+      <${Failed} error=${error} />
+    `;
+  const promote = (one) =>
+    act(`rollouts/${encodeURIComponent(one.tenant)}/promote`, {
+      model: `sha256:${one.digest}`,
+      slot: one.slot,
+      nodes: one.nodes,
+    }).then(() => load());
+  return html`
+    <section class="card candidates">
+      <div class="card-head"><h2>${t("candidates")}</h2></div>
+      <p class="muted lead">
+        ${t("candidates.text", { n: count(answer.min_n), share: percent(answer.min_agreement) })}
+      </p>
+      <${Refused} error=${refused} />
+      <${Table} name=${t("candidates")} columns=${["version", "ready", "lacks"]}>
+        ${found.map(
+          (one) => html`
+            <tr key=${`${one.tenant} ${one.slot} ${one.onnx}`} data-candidate=${one.ref}>
+              <th scope="row">
+                ${one.ref}
+                <div class="muted small">${one.tenant} / ${one.slot}</div>
+              </th>
+              <td data-label=${t("col.ready")}>
+                ${t("candidates.ready", { n: count(one.ready), of: count(one.nodes.length) })}
+                ${
+                  mayOperate() &&
+                  html`
+                    <div>
+                      <${Acting}
+                        name="promote"
+                        label=${t("rollout.act.promote")}
+                        sure=${t("rollout.sure.promote", { model: one.ref, n: count(one.nodes.length) })}
+                        disabled=${!one.digest || one.ready < one.nodes.length}
+                        onAct=${() => promote(one)}
+                      />
+                    </div>
+                  `
+                }
+              </td>
+              <td data-label=${t("col.lacks")} class="break span">
+                ${!one.digest && t("candidates.push")}
+                ${one.lacks.map(
+                  (each) => html`
+                    <div key=${each.node} class="small">
+                      <span class="mono">${each.node}</span>: <${Why} reason=${each} />
+                    </div>
+                  `,
+                )}
+                ${left(one) > 0 && t("candidates.more", { n: count(left(one)) })}
+              </td>
+            </tr>
+          `,
+        )}
+      <//>
+    </section>
   `;
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,17 @@ from collector.app import Collector
 from collector.mqtt.received import Received
 from collector.rights.passwords import hashed
 from collector.rights.user import Grant
+from collector.rollout.candidates import MAX_LACKS
 from collector.rollout.driver import Rollouts
 from collector.rollout.packages import Packages
 from collector.rollout.records import RolloutRecords
 from collector.state.audit import Audit
 from collector.web.rollouts import ACTS
 from tests.polling import until
-from tests.unit.collector.rollout.test_packages import push
+from tests.unit.collector.rollout.test_packages import FILES, push
 from tests.unit.collector.web.serving import Get, serving
 from wire.codec import encode
-from wire.messages import AgentInfo, Arm, Birth, ModelRef, ModelSlot, ModelState, Status
+from wire.messages import AgentInfo, Arm, Birth, Evidence, ModelRef, ModelSlot, ModelState, Status
 
 NODES = ("acme/trial/hall/a", "acme/trial/hall/b", "acme/other/hall/c")
 START = {"model": "m@1.0.0", "slot": "s", "nodes": "acme/*", "confirm": {"results": 5}}
@@ -157,3 +159,46 @@ async def test_gates_and_evidence_of_what_a_user_sees(tmp_path: Path) -> None:
         seen = (await get(path, Authorization=f"Bearer {token}")).json()
         assert [(one["nodes"], one["p99_ms"]) for one in seen["gates"]] == [(1, 1.0), (1, 2.0)]
         assert seen["counts"] == {"waiting": 2}
+
+
+def in_shadow(**more: Any) -> ModelState:
+    """A model with a second one in shadow, whose ONNX file is that of the package `push` makes."""
+    arm = Arm(name="m", ver="1.0.0", sha256=sha256(FILES["a/b.onnx"]).hexdigest(), n=2_000)
+    evidence = Evidence(**{"state": "ok", "n": 2_000, "low": 0.99, "b": arm, **more})
+    return ModelState(state="ok", name="base", ver="1", evidence=evidence)
+
+
+async def test_a_second_model_is_promoted_with_the_evidence_of_each_node(tmp_path: Path) -> None:
+    files = {**FILES, "manifest.yaml": b"name: m\nversion: 1.0.0\nfile: a/b.onnx\n"}
+    digest = push(Packages(tmp_path / "store", 10_000), files)
+    models = {NODES[0]: in_shadow(), NODES[1]: in_shadow(n=40), NODES[2]: in_shadow()}
+    async with serving(tmp_path) as (collector, get):
+        await fill(collector, models)
+
+        async def promote(**more: Any) -> tuple[int, Any]:
+            answer = await get("/api/v1/rollouts/acme/promote", "POST", {**START, **more})
+            return answer.status, answer.json()
+
+        status, refused = await promote()
+        assert (status, refused["error"]) == (409, "m@1.0.0 is not promoted: 2 of 3 nodes lack the evidence")
+        assert [(one["node"], one["code"]) for one in refused["lacks"]] == [
+            (NODES[1], "promote-few"), (NODES[2], "promote-offline"),
+        ]  # fmt: skip
+        assert collector.rollouts.records.newest() == []
+        entry = Audit(collector.state).newest(1)[0]
+        assert (entry.what, "2 of 3 nodes" in entry.result) == ("rollout promoted", True)
+        (found,) = (await get("/api/v1/candidates")).json()["candidates"]
+        assert (found["ref"], found["slot"], found["digest"]) == ("m@1.0.0", "s", digest)
+        assert (found["nodes"], found["ready"]) == (sorted(NODES), 1)
+        assert {one["node"] for one in found["lacks"][:MAX_LACKS]} == {NODES[1], NODES[2]}
+        nodes = (await get("/api/v1/fleet")).json()["nodes"]
+        assert {one["node"]: one["models"][0]["evidence"]["n"] for one in nodes}[NODES[1]] == 40
+        for wrong in (
+            {"evidence": {"min_n": 0}}, {"evidence": {"min_agreement": 2}}, {"model": "m@2"}, {"nodes": []},
+            {"nodes": [NODES[0], "hanbit/a/b/c"]}, {"nodes": NODES[2], "skip_offline": True},
+        ):  # fmt: skip
+            assert (await promote(**wrong))[0] == 400, wrong
+        assert (await promote(nodes=[NODES[1]]))[0] == 409
+        status, made = await promote(evidence={"min_n": 40}, skip_offline=True)
+        assert (status, made["skipped"], made["counts"]) == (201, [NODES[2]], {"waiting": 2})
+        assert Audit(collector.state).newest(1)[0].what == "rollout promoted"

@@ -49,7 +49,7 @@ def _command_routes() -> CommandRoutes:
 
 
 def _rollout_routes() -> RolloutRoutes:
-    return RolloutRoutes(None, None, None, Clock())  # type: ignore[arg-type]
+    return RolloutRoutes(None, None, None, None, Clock())  # type: ignore[arg-type]
 
 
 def _model_routes() -> ModelRoutes:

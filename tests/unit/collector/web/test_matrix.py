@@ -26,6 +26,7 @@ from collector.web import access
 from collector.web.rules import FILTERED, NODE, PUBLIC, WHOLE, Ruled
 from tests.unit.collector.web.serving import EP, Answer, Get, fill, serving, until_stored
 from tests.unit.wire.pilot.plans import signed_plan
+from wire.messages import Arm, DeviceState, Evidence, ModelState, Status
 from wire.model_package import Listing, PackedFile
 
 HERS, OTHER, NONE = "acme/trial/hall/cobot-01", "hanbit/trial/hall/cobot-01", "acme/trial/hall/cobot-02"
@@ -66,6 +67,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "/api/v1/models/{tenant}/{digest}/files/{file:path}": {},
     "/api/v1/rollouts": {},
     "/api/v1/rollouts/{tenant}": {"body": {"model": "m@1", "slot": "other", "nodes": "*"}},
+    "/api/v1/rollouts/{tenant}/promote": {"body": {"model": "m@1", "slot": "other", "nodes": "*"}},
+    "/api/v1/candidates": {},
     "/api/v1/rollouts/{tenant}/{id}": {},
     "/api/v1/rollouts/{tenant}/{id}/{act}": {"body": {}},
     "/api/v1/newest": {},
@@ -116,6 +119,16 @@ def keep_rollout(collector: Collector, node: str) -> None:
     )  # fmt: skip
     entry = AuditEntry(1, "who", "w", node, "o", "done", node)
     collector.rollouts.start(made, entry)
+
+
+def try_model(collector: Collector, node: str) -> None:
+    """Have a node report a second model in shadow."""
+    evidence = Evidence(state="ok", n=1, b=Arm(name="m", ver="2", sha256="0" * 64))
+    models = {"s": ModelState(state="ok", name="m", ver="1", evidence=evidence)}
+    status = Status(
+        state="online", ts=1, boot="deadbeef", sess=1, devices={"arm": DeviceState(state="ok")}, models=models
+    )
+    collector.fleet.on_status(node, status, collector.clock.now_ms(), retained=False)
 
 
 @dataclass
@@ -210,6 +223,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
             keep_package(tmp_path / "store", node.split("/")[0])
             keep_rollout(collector, node)
             collector.documents.put(node, PLANS[node.split("/")[0]], by="who", at_ms=1, what="pilot")
+            try_model(collector, node)
             Audit(collector.state).add(AuditEntry(1, f"who of {node}", "w", node, "o", "done", node))
             collector.commands.request(
                 CommandRecord(node, COMMAND, "_", "ping", {}, "who", 1, 86_400_000), "o"
