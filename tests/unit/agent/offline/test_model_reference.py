@@ -60,7 +60,9 @@ def run(*arguments: object) -> tuple[int, str]:
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     folder = tmp_path / "joint-anomaly"
-    shutil.copytree(SHIPPED, folder, ignore=shutil.ignore_patterns("model.sig", "make.py", "*.md"))
+    shutil.copytree(
+        SHIPPED, folder, ignore=shutil.ignore_patterns("model.sig", "reference.json", "*.py", "*.md")
+    )
     return folder
 
 

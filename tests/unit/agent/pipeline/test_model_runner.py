@@ -235,7 +235,10 @@ async def test_bad_pictures_degrade_a_model_that_runs_on(packages: Any, cache: M
     made.open()
     task = asyncio.create_task(made.run())
     await asyncio.sleep(0)
-    dark, light = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 128, np.uint8)
+    dark, light = (
+        np.zeros((8, 8, 3), np.uint8),
+        np.random.default_rng(1).integers(40, 200, (8, 8, 3), np.uint8),
+    )
     for index in range(8):
         made.offer(Reading("pictures", index * NS_PER_S, picture=dark, index=index))
         await until(lambda: not made.busy)

@@ -608,7 +608,7 @@ async def test_a_run_that_fails_changes_the_state_and_the_next_one_runs(bright_m
         assert bench.pipeline.models()["light"].why
         sink(frame(1, 90))
         await until(lambda: bench.pipeline.models()["light"].state == "ok")
-    assert bench.pipeline.runners["light"].counters == {"failed": 1, "runs": 1}
+    assert bench.pipeline.runners["light"].counters == {"failed": 1, "runs": 1, "input_blurred": 1}
     assert bench.changes == 3, "open, failed, repaired"
 
 
