@@ -24,7 +24,8 @@ that hold the truth, of those that were given. The values of a period have the s
 The rule, and why: [decision 0054](../docs/decisions/0054-effects-of-pilots.md).
 
 - `expected`: what the design of the rule found. `off`: how far the first seed is from it. The tolerance is
-  2 points of coverage and 5 % of the half-width, more where the expected number has few runs (printed).
+  2 points of coverage and 5 % of the half-width (a median), more where the expected number has few runs
+  (printed).
 - `fresh`: the coverage on a second seed. No rule was chosen by it.
 - `false "met"`: the share of all runs whose interval is above the truth: a target at the truth is found met.
 - Where a verdict is allowed, coverage is at least {LEAST_COVERAGE:.1%} less two standard errors and false
@@ -137,7 +138,7 @@ def row(cell: Cell, first: Found, fresh: Found) -> str:
         f"{_number(first.coverage)} ({_number(first.error)})",
         expected + wider if cell.expected else "",
         f"{100 * off(cell, first):+.1f}" if cell.expected else "",
-        _number(first.half, 2),
+        _number(first.half, 2) if cell.half else "",
         _number(cell.half, 2),
         _number(first.false_met),
         _number(fresh.coverage),

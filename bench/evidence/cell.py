@@ -23,7 +23,7 @@ class Found(NamedTuple):
     """What the runs of a cell gave. Coverage and half-width: of the runs that were given an interval."""
 
     coverage: float
-    half: float = math.nan
+    half: float = math.nan  # the median
     given: float = 1.0
     false_met: float = math.nan  # share of all runs whose interval is above the truth, the worst target
     runs: int = 0
@@ -59,7 +59,7 @@ def found(low: Floats, high: Floats, truth: float, allowed: NDArray[Any] | None 
     inside = (low <= truth) & (truth <= high)
     return Found(
         coverage=float(inside[judged].mean()) if judged.any() else math.nan,
-        half=float((high - low)[judged].mean() / 2) if judged.any() else math.nan,
+        half=float(np.median((high - low)[judged]) / 2) if judged.any() else math.nan,
         given=float(judged.mean()),
         false_met=float((judged & (low > truth)).mean()),
         runs=len(low),

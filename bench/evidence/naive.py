@@ -36,16 +36,20 @@ def ewc(series: Floats, on: Flags, columns: list[Floats]) -> Limits:
 def ewc_by_phase(series: Floats, on: Flags, columns: list[Floats]) -> Limits:
     """Equal-weighted cosines of the residuals of each phase."""
     estimate, rest, _, _ = _fit(series, on, columns)
-    variance, df = np.zeros(series.shape[1]), 0
+    variance, squares = np.zeros(series.shape[1]), np.zeros(series.shape[1])
     for phase in (~on, on):
         terms = cosines(int(phase.sum()))
-        variance += _long_run(rest[phase], terms) / phase.sum()
-        df += terms
-    return _around(estimate, np.sqrt(variance), df)
+        part = _long_run(rest[phase], terms) / phase.sum()
+        variance += part
+        squares += part**2 / terms
+    whole = np.arange(1, 60)  # the degrees of freedom of Welch, between two whole numbers
+    quantiles = [student_t.quantile(0.975, int(each)) for each in whole]
+    half = np.interp(variance**2 / squares, whole, quantiles) * np.sqrt(variance)
+    return estimate - half, estimate + half
 
 
 def plug_in(series: Floats, on: Flags, columns: list[Floats]) -> Limits:
-    """GLS with one estimated AR(1) correlation, taken as known."""
+    """GLS with one AR(1) correlation, that of the residuals, taken as known."""
     matrix = _matrix(on, columns)
     rest = phases.residuals(series, matrix)
     rho = np.clip(lag_one(rest), 0.0, 0.98)

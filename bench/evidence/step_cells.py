@@ -136,29 +136,33 @@ def _missing() -> Iterator[Cell]:
 
 def _naive() -> Iterator[Cell]:
     section = "Before/after, naive methods"
+    # the two tables of the design differ by up to 4 points here
     for method, label, row in (
         (naive.ols_t, "OLS t", (0.953, 0.860, 0.700, 0.490, 0.353)),
         (naive.ewc_by_phase, "EWC by phase", (0.955, 0.961, 0.947, 0.899, 0.820)),
     ):
         for rho, coverage in zip(RHOS, row, strict=True):
             run = partial(compared, method, noise.ar, 28, 28, rho)
-            yield Cell(section, f"28+28, {label}, rho {rho}", run, (coverage, coverage), rule=False)
+            yield Cell(
+                section, f"28+28, {label}, rho {rho}", run, (coverage, coverage), rule=False, tolerance=0.04
+            )
     run = partial(compared, naive.ewc_by_phase, noise.ar, 45, 45, 0.9)
     yield Cell(section, "45+45, EWC by phase, rho 0.9", run, (0.777, 0.777), rule=False)
-    for rho, coverage in ((0.0, 0.90), (0.6, 0.86), (0.9, 0.77)):
+    for rho, coverage in ((0.6, 0.90), (0.9, 0.78)):
         run = partial(compared, naive.ewc, noise.ar, 28, 28, rho)
         yield Cell(section, f"28+28, EWC, rho {rho}", run, (coverage, coverage), rule=False)
-    for make, label, rho, coverage in (
-        (noise.ar, "AR", 0.6, 0.89),
-        (noise.ar, "AR", 0.9, 0.86),
+    for make, label, rho, known in (
+        (noise.ar, "AR", 0.6, None),  # the design estimated the correlation in another way
+        (noise.ar, "AR", 0.9, None),
         (noise.ar_and_white, "AR + equal white noise", 0.9, 0.69),
     ):
         run = partial(compared, naive.plug_in, make, 28, 28, rho)
         name = f"28+28, plug-in AR(1) GLS, {label}, rho {rho}"
-        yield Cell(section, name, run, (coverage, coverage), rule=False, runs=1000)
+        both = (known, known) if known else None
+        yield Cell(section, name, run, both, rule=False, runs=1000, tolerance=0.04)
     run = partial(old_rule, 28, 28, 0.8)
     name = "28+28, EWC, refused if the estimated correlation is above .5, rho 0.8"
-    yield Cell(section, name, run, (0.76, 0.76), rule=False)
+    yield Cell(section, name, run, rule=False)
 
 
 def _trend() -> Iterator[Cell]:
@@ -217,16 +221,19 @@ def growing(before: int, after: int, rho: float, drawn: Generator, runs: int, *,
 def missing(
     before: int, after: int, rho: float, part: float, block: bool, drawn: Generator, runs: int
 ) -> Found:
-    """Periods that are missing at random or in one block of each phase; patterns are drawn, too."""
+    """Periods that are missing at random in each phase, or in one block; patterns are drawn, too."""
     on, times, weekend = _plan(before, after)
     parts = []
     each = max(1, runs // PATTERNS)
     for _ in range(runs // each):
-        lost = drawn.random(len(on)) < part
+        lost = np.zeros(len(on), bool)
         if block:
             size = round(part * len(on))
             start = int(drawn.integers(0, len(on) - size + 1))
-            lost = (times >= start) & (times < start + size)
+            lost[start : start + size] = True
+        else:
+            for phase in (np.flatnonzero(~on), np.flatnonzero(on)):
+                lost[drawn.permutation(phase)[: round(part * len(phase))]] = True
         series = noise.ar(drawn, len(on), each, rho)
         kept = ~lost
         if min(kept[on].sum(), kept[~on].sum()) < LEAST_PERIODS:
@@ -273,14 +280,14 @@ def claims(
     slope: float = 0.0,
     check: bool = False,
 ) -> Found:
-    """The share of pilots found met though nothing happened; `slope`: a trend over the whole pilot."""
+    """The share of pilots with an effect though nothing happened; `slope`: a trend over the whole."""
     on, times, weekend = _plan(before, after)
     series = make(drawn, len(on), runs, rho) + slope * times[:, None] / len(on)
     result = phases.intervals(series, on, times, [weekend], trend="check" if check else "none")
-    claimed = (result.low > 0) & (result.step_ratio <= LARGEST_STEP_RATIO)
-    if result.trend_low is not None:
-        claimed &= result.trend_low > 0
-    return share(claimed)
+    up, down = result.low > 0, result.high < 0
+    if result.trend_low is not None and result.trend_high is not None:
+        up, down = up & (result.trend_low > 0), down & (result.trend_high < 0)
+    return share((up | down) & (result.step_ratio <= LARGEST_STEP_RATIO))
 
 
 def refused(before: int, after: int, drawn: Generator, runs: int) -> Found:
