@@ -25,7 +25,7 @@ from agent.fences.fences import Fences
 from agent.fences.meter import Meter, cpu_s
 from agent.identity import folder_of, mac_key
 from agent.inference.model_cache import ModelCache
-from agent.inference.trust import TrustedKeys
+from agent.inference.signing.trust import TrustedKeys
 from agent.node_description import NodeDescription
 from agent.outbox import Message, Outbox, keep_committing
 from agent.pilots.exposure import Exposure

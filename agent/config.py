@@ -15,8 +15,8 @@ from msgspec import UNSET, Meta, Struct
 import adapters
 from adapters.base import Adapter, AdapterError
 from agent.fences.settings import FenceSettings
-from agent.inference import trust
-from agent.inference.trust import TrustSettings
+from agent.inference.signing import trust
+from agent.inference.signing.trust import TrustSettings
 from agent.outbox import OutboxSettings
 from agent.pipeline.settings import (
     LEAST_STALL_S,
@@ -392,8 +392,8 @@ def _check_faces(
 
 
 def _checked(folder: Path, keys: trust.Read | None) -> Package:
-    from agent.inference import signature_check  # imported only when models are configured
     from agent.inference.package import check_package
+    from agent.inference.signing import signature_check  # imported only when models are configured
 
     package = check_package(folder)
     if keys is not None:

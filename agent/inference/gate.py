@@ -29,7 +29,6 @@ from agent.inference import (
     manifest,
     package_files,
     remembered,
-    signature_check,
 )
 from agent.inference.decoders import ModelError, Result
 from agent.inference.execution_providers import CPU
@@ -37,7 +36,8 @@ from agent.inference.inputs import FrameInput
 from agent.inference.package import Package, load_package
 from agent.inference.preprocess import FrameTensor
 from agent.inference.session import Model, Scanned
-from agent.inference.trust import Trust
+from agent.inference.signing import signature_check
+from agent.inference.signing.trust import Trust
 from agent.process_children import private_mb
 from wire.plugins import version
 from wire.printable import printable

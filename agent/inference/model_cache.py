@@ -12,7 +12,7 @@ from agent.fences.fences import Fences
 from agent.fences.settings import FenceSettings
 from agent.inference.decoders import ModelError
 from agent.inference.execution_providers import CPU, names
-from agent.inference.trust import Trust
+from agent.inference.signing.trust import Trust
 from agent.process_children import rss_mb
 from wire.clock import Clock
 from wire.printable import printable
@@ -88,7 +88,7 @@ class ModelCache:
 
     def refusal(self, package: Package) -> Reason:
         """Why `trust` does not allow a package now; `NO_REASON` where it does. Blocks."""
-        from agent.inference import signature_check
+        from agent.inference.signing import signature_check
 
         try:
             signature_check.check(package, self.trust, memory=self._memory, stopping=self._stopping)

@@ -17,7 +17,7 @@ from agent.clock_sync import TimeSync
 from agent.config import AgentPlan
 from agent.inference.inputs import WindowInput
 from agent.inference.model_cache import ModelCache
-from agent.inference.trust import read
+from agent.inference.signing.trust import read
 from agent.outbox import Message
 from agent.pipeline.model_runner import ModelRunner
 from agent.pipeline.pipeline import Pipeline

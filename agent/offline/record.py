@@ -14,7 +14,7 @@ from adapters.base import Reading
 from agent.clock_sync import TimeSync
 from agent.config import AgentPlan
 from agent.inference.model_cache import ModelCache
-from agent.inference.trust import read
+from agent.inference.signing.trust import read
 from agent.offline import mcap_file
 from agent.offline.mcap_file import Recorder, RecordingError
 from agent.outbox import Message

@@ -18,7 +18,7 @@ from adapters.base import Reading
 from agent.clock_sync import Stamps
 from agent.inference.gate_process import at_once
 from agent.inference.model_cache import Isolation, ModelCache
-from agent.inference.trust import Trust
+from agent.inference.signing.trust import Trust
 from agent.outbox import Message
 from agent.pipeline import privacy
 from agent.pipeline.batcher import JOIN_AGE_S, MAX_AGE_S, Batcher

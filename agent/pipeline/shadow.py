@@ -137,8 +137,8 @@ class Shadow:
         self, acting: Model | Worker, opened: Model | Worker | None = None
     ) -> tuple[ModelRef, Model | Worker | Reason]:
         """Load and check the candidate, or one that is `opened`; in any thread, as long as the gate needs."""
-        from agent.inference import signature
         from agent.inference.package import load_package
+        from agent.inference.signing import signature
 
         ref = ModelRef(name="", ver="", sha256="")
         folder = self.settings.package

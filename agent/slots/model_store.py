@@ -23,9 +23,10 @@ from pathlib import Path
 
 import msgspec
 
-from agent.inference import manifest, package_files, signature
+from agent.inference import manifest, package_files
 from agent.inference.decoders import ModelError
 from agent.inference.package import load_package
+from agent.inference.signing import signature
 from agent.slots.settings import MAX_MB
 from agent.slots.slot_state import Slot
 from agent.state_dir import keep

@@ -38,8 +38,8 @@ def signing(file: Path) -> None:
     FILE has no ending or another one than .pem, as maker.key; its public key is then maker.pem. Only this
     user can read FILE. An existing file is never overwritten.
     """
-    from agent.inference.signature import new_key
-    from agent.inference.trust import TRUSTED, fingerprint
+    from agent.inference.signing.signature import new_key
+    from agent.inference.signing.trust import TRUSTED, fingerprint
 
     if not file.name:
         raise click.UsageError(f"{file} is a folder: name a file for the private key")

@@ -40,7 +40,7 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
 
     from agent.inference import execution_providers, gate, manifest, package_files
     from agent.inference.package import load_package
-    from agent.inference.signature import FILE
+    from agent.inference.signing.signature import FILE
     from edgebed.model_tools.manifest_text import TODO
     from wire.yaml12 import MAX_BYTES
 
@@ -160,7 +160,7 @@ def card(folder: Path, force: bool) -> None:
 
     A signed package needs a new signature afterwards.
     """
-    from agent.inference.signature import FILE
+    from agent.inference.signing.signature import FILE
     from edgebed.model_tools.card import write
 
     for name in write(folder, force=force):
@@ -219,7 +219,8 @@ def sign(folders: tuple[Path, ...], key_file: Path) -> None:
 
     A package that changes needs a new signature.
     """
-    from agent.inference import package_files, signature
+    from agent.inference import package_files
+    from agent.inference.signing import signature
     from wire.errors import unwritable
 
     key = package_files.read_file(key_file, 65_536)
@@ -242,9 +243,10 @@ def sign(folders: tuple[Path, ...], key_file: Path) -> None:
 )
 def verify(folder: Path, key_file: Path) -> None:
     """Verify that the key signed the package FOLDER, and that every file is as it was and none was added."""
-    from agent.inference import package_files, signature
+    from agent.inference import package_files
     from agent.inference.decoders import ModelError
-    from agent.inference.trust import KeyMistake, Trust, public_key
+    from agent.inference.signing import signature
+    from agent.inference.signing.trust import KeyMistake, Trust, public_key
 
     try:
         key = public_key(package_files.read_file(key_file, 65_536).decode("ascii", "replace"))
@@ -383,8 +385,9 @@ def push(folder: Path, url: str, token_file: Path | None, tenant: str) -> None:
     """
     import msgspec
 
-    from agent.inference import package_files, signature
+    from agent.inference import package_files
     from agent.inference.package import load_package
+    from agent.inference.signing import signature
     from wire.model_package import Listing, PackedFile, read_listing
 
     found = load_package(folder).manifest

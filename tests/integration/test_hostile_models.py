@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from agent.inference import signature
+from agent.inference.signing import signature
 from edgebed.broker import BrokerProcess
 from tests.polling import wait_until
 from tests.running_agent import GUARD_S, RunningAgent, Subscriber

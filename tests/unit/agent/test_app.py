@@ -26,7 +26,7 @@ from agent import app as daemon
 from agent.app import App, _CommitWatch
 from agent.config import load
 from agent.health import is_well, read_status, status_lines
-from agent.inference import signature
+from agent.inference.signing import signature
 from agent.outbox import Message, Outbox, OutboxSettings
 from agent.state_dir import is_running, locked
 from edgebed.broker import BrokerProcess, free_port

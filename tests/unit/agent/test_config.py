@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.config import load, schema, state_folder
-from agent.inference import signature
+from agent.inference.signing import signature
 from edgebed.processes import edgebed_command
 from wire.clock import Clock
 from wire.errors import ConfigError

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from adapters.hl7.deidentify import read_key
-from agent.inference.trust import fingerprint, public_key
+from agent.inference.signing.trust import fingerprint, public_key
 
 
 def run(file: Path, kind: str = "new") -> subprocess.CompletedProcess[str]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.inference import signature
 from agent.inference.decoders import ModelError
-from agent.inference.trust import Trust, public_key
+from agent.inference.signing import signature
+from agent.inference.signing.trust import Trust, public_key
 from wire import shipped
 
 KEY = shipped.names()["edgebed.pem"]

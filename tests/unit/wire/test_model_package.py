@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.inference import signature
+from agent.inference.signing import signature
 from wire.errors import WireError
 from wire.model_package import MAX_FILES, MAX_LISTING, Listing, PackedFile, read_listing
 

@@ -18,11 +18,12 @@ import yaml
 from onnx import helper
 
 from adapters.base import Adapter, Options, Reading
-from agent.inference import gate, signature
+from agent.inference import gate
 from agent.inference.decoders import ModelError
 from agent.inference.model_cache import ModelCache
 from agent.inference.scene_options import TrackConfig, ZoneConfig
-from agent.inference.trust import Trust
+from agent.inference.signing import signature
+from agent.inference.signing.trust import Trust
 from agent.offline.once import _why_no_result
 from agent.outbox import Message
 from agent.pipeline.pipeline import Pipeline

@@ -15,7 +15,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.inference import package_files, signature
+from agent.inference import package_files
+from agent.inference.signing import signature
 from agent.slots.download import Download
 from agent.slots.model_store import ModelStore
 from agent.slots.settings import VersionSettings

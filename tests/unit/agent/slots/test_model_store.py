@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.inference import signature
 from agent.inference.decoders import ModelError
+from agent.inference.signing import signature
 from agent.slots.model_store import ModelStore, digest_of
 from agent.slots.slot_state import Slot
 from wire.errors import EdgebedError, TryAgain

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.inference import signature
+from agent.inference.signing import signature
 from tests.polling import until
 from tests.unit.agent.slots.sites import INPUT, QUICK, Running, Site, running
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from msgspec import UNSET
 
-from agent.inference import signature
+from agent.inference.signing import signature
 from agent.outbox import Message
 from agent.slots.slot_state import Confirm
 from tests.polling import until

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import app
-from agent.inference import signature
+from agent.inference.signing import signature
 from agent.slots.slot_state import Confirm
 from tests.polling import until
 from tests.unit.agent.slots.sites import QUICK, Running, Site, running

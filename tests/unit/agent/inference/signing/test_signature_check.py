@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from agent.inference import gate, gate_process, signature, signature_check
+from agent.inference import gate, gate_process
 from agent.inference.decoders import ModelError
 from agent.inference.package import Package, load_package
-from agent.inference.trust import Trust
+from agent.inference.signing import signature, signature_check
+from agent.inference.signing.trust import Trust
 
 PRIVATE, PUBLIC = (each.decode() for each in signature.new_key())
 MAKER = Trust(trusted={PUBLIC: "maker"}, required=True)
@@ -136,7 +137,7 @@ def test_the_process_of_the_agent_does_not_load_cryptography(signed: Path, tmp_p
     script = """
 import sys
 from pathlib import Path
-from agent.inference import trust
+from agent.inference.signing import trust
 from agent.inference.model_cache import ModelCache
 from agent.inference.package import load_package
 from wire.topics import Address

@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from agent.inference import signature
 from agent.inference.decoders import ModelError
-from agent.inference.trust import Trust
+from agent.inference.signing import signature
+from agent.inference.signing.trust import Trust
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 CURVES: list[tuple[ec.EllipticCurve, hashes.HashAlgorithm]] = [

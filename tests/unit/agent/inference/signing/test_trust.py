@@ -11,8 +11,16 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from agent.inference.signature import new_key
-from agent.inference.trust import KeyMistake, Trust, TrustedKeys, TrustSettings, fingerprint, public_key, read
+from agent.inference.signing.signature import new_key
+from agent.inference.signing.trust import (
+    KeyMistake,
+    Trust,
+    TrustedKeys,
+    TrustSettings,
+    fingerprint,
+    public_key,
+    read,
+)
 from wire.printable import printable
 from wire.topics import Address
 

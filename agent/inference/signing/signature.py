@@ -19,7 +19,7 @@ from msgspec import Struct, field
 
 from agent.inference import package_files
 from agent.inference.decoders import ModelError
-from agent.inference.trust import KeyMistake, Trust, fingerprint, public_key
+from agent.inference.signing.trust import KeyMistake, Trust, fingerprint, public_key
 from agent.state_dir import keep
 from wire.printable import printable
 

@@ -16,11 +16,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from agent.inference import gate_process, package_files, remembered, signature
+from agent.inference import gate_process, package_files, remembered
 from agent.inference.decoders import ModelError
 from agent.inference.package import Package
-from agent.inference.signature import FILE, Signed
-from agent.inference.trust import Trust
+from agent.inference.signing import signature
+from agent.inference.signing.signature import FILE, Signed
+from agent.inference.signing.trust import Trust
 from wire.plugins import version
 from wire.printable import printable
 from wire.reasons import Reason, because
@@ -89,7 +90,7 @@ def _used(package: Package) -> dict[str, str]:
 def _in_child(package: Package, trust: Trust, stopping: threading.Event) -> tuple[Verdict, bool]:
     texts = [msgspec.json.encode(each).decode() for each in (trust, _used(package))]
     arguments = [str(package.path.resolve()), *texts]
-    done = gate_process.run(arguments, _WALL_S, stopping, "agent.inference.signature_check")
+    done = gate_process.run(arguments, _WALL_S, stopping, "agent.inference.signing.signature_check")
     if done.failure is not None:
         return _refused(done.failure), done.lasting
     try:
@@ -107,7 +108,7 @@ def _refused(reason: Reason) -> Verdict:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m agent.inference.signature_check ... FOLDER TRUST USED`, the last two as JSON."""
+    """`python -m agent.inference.signing.signature_check ... FOLDER TRUST USED`, the last two as JSON."""
     gate_process.answer(arguments, _report, lambda reason: msgspec.json.encode(_refused(reason)))
 
 
