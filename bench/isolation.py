@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from agent import process_children
-from agent.inference import worker
 from agent.inference.decoders import ModelError
+from agent.inference.isolation import worker
+from agent.inference.isolation.worker import Worker
 from agent.inference.model_cache import ModelCache
 from agent.inference.package import load_package
-from agent.inference.worker import Worker
 from wire.shipped import folder
 
 _ROUNDS, _RUNS = 12, 40

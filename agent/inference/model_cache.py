@@ -20,9 +20,9 @@ from wire.reasons import NO_REASON, Reason, because
 
 if TYPE_CHECKING:
     from agent.inference.gate import GateReport
+    from agent.inference.isolation.worker import Worker, Workers
     from agent.inference.package import Package
     from agent.inference.session import Model
-    from agent.inference.worker import Worker, Workers
 
 log = logging.getLogger("edgebed.model")
 
@@ -178,7 +178,7 @@ class ModelCache:
         return worker
 
     def _all_workers(self) -> Workers:
-        from agent.inference.worker import Workers
+        from agent.inference.isolation.worker import Workers
 
         with self._starting:
             if self._workers is None:

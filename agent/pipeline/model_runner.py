@@ -37,9 +37,9 @@ from wire.reasons import CODES, NO_REASON, Reason, because
 
 if TYPE_CHECKING:
     from agent.inference.decoders import Result
+    from agent.inference.isolation.worker import Worker
     from agent.inference.manifest import Manifest
     from agent.inference.session import Model
-    from agent.inference.worker import Worker
 
 log = logging.getLogger("edgebed.model")
 

@@ -22,9 +22,9 @@ from wire.messages import Area, Box
 from wire.reasons import NO_REASON, Reason, because
 
 if TYPE_CHECKING:
+    from agent.inference.isolation.worker import Worker
     from agent.inference.manifest import Manifest
     from agent.inference.session import Model
-    from agent.inference.worker import Worker
 
 log = logging.getLogger("edgebed.privacy")
 

@@ -34,8 +34,8 @@ from wire.reasons import NO_REASON, Reason, because
 if TYPE_CHECKING:
     from adapters.base import Picture
     from agent.inference.decoders import Result
+    from agent.inference.isolation.worker import Worker
     from agent.inference.session import Model
-    from agent.inference.worker import Worker
     from agent.pipeline.windows import Window
 
 log = logging.getLogger("edgebed.model")
@@ -197,7 +197,7 @@ class Shadow:
 
     def missed(self, error: Exception) -> None:
         """Note that the candidate gave no result; where its process ended, the slot's model goes on alone."""
-        from agent.inference.worker import WorkerLost
+        from agent.inference.isolation.worker import WorkerLost
 
         self.b.failed += 1
         if self.in_turns and isinstance(error, WorkerLost):

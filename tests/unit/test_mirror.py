@@ -31,7 +31,7 @@ COVERED_BY = {
     "wire.node_token": "tests/unit/collector/web/test_node_access.py",
     "agent.site_access": "tests/unit/collector/web/test_node_access.py",
     "agent.identity": "tests/unit/agent/uplink/test_mac_check.py",
-    "agent.inference.worker_process": "tests/unit/agent/inference/test_worker.py",
+    "agent.inference.isolation.worker_process": "tests/unit/agent/inference/isolation/test_worker.py",
     "agent.node_description": "tests/unit/agent/test_app.py",
     "agent.outbox.buffer": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.message": "tests/unit/agent/outbox/test_outbox.py",

@@ -15,7 +15,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from adapters.base import Adapter, Options, Reading
-from agent.inference import gate, worker
+from agent.inference import gate
+from agent.inference.isolation import worker
 from agent.inference.model_cache import ModelCache
 from agent.outbox import Message
 from agent.pipeline.changes import Changes, Setup

@@ -18,7 +18,7 @@ from msgspec import UNSET, structs
 from onnx import helper
 
 from adapters.base import Adapter, Options, Reading
-from agent.inference import worker
+from agent.inference.isolation import worker
 from agent.inference.model_cache import ModelCache
 from agent.outbox import Message
 from agent.pipeline import samples

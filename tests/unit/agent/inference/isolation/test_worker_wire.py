@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from agent.inference import worker_wire
 from agent.inference.decoders import ModelError, Result, Tensor
 from agent.inference.decoders.embedding import Embedding, EmbeddingOptions
-from agent.inference.worker_wire import Answer, Opened
+from agent.inference.isolation import worker_wire
+from agent.inference.isolation.worker_wire import Answer, Opened
 from wire.messages import Box, Field
 
 FIELDS = {"n": Field(t="i64"), "ratio": Field(t="f32"), "alarm": Field(t="bool"), "label": Field(t="str")}

@@ -18,12 +18,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from agent import process_children
-from agent.inference import worker, worker_process
 from agent.inference.decoders import ModelError
+from agent.inference.isolation import worker, worker_process
+from agent.inference.isolation.worker import Worker, WorkerLost
 from agent.inference.model_cache import ModelCache
 from agent.inference.package import load_package
 from agent.inference.session import Scanned
-from agent.inference.worker import Worker, WorkerLost
 from tests.polling import wait_until
 
 ONES = np.ones((4, 2), np.float32)
@@ -236,7 +236,7 @@ LIES = {
 LIAR = """
 import os, socket, sys
 from agent.inference.decoders import Result
-from agent.inference.worker_wire import Answer, Opened, packet
+from agent.inference.isolation.worker_wire import Answer, Opened, packet
 from wire.messages import Field
 FIELDS = {"power": Field(t="f32", unit="W", dec=1)}
 channel = socket.socket(fileno=int(sys.argv[1]))

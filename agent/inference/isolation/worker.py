@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from adapters.base import Picture
 from agent import process_children
-from agent.inference import gate_process, worker_wire
+from agent.inference import gate_process
 from agent.inference.decoders import ModelError, Result
-from agent.inference.shared_frames import SharedFrames
-from agent.inference.worker_wire import Job, Opened, Opening
+from agent.inference.isolation import worker_wire
+from agent.inference.isolation.shared_frames import SharedFrames
+from agent.inference.isolation.worker_wire import Job, Opened, Opening
 from wire.messages import Field
 from wire.printable import printable
 from wire.reasons import Reason, because
@@ -332,7 +333,7 @@ class _Child:
     def __init__(self, workers: Workers) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         limits = map(str, (theirs.fileno(), os.getpid(), gate_process.memory_limit()))
-        command = [sys.executable, "-P", "-m", "agent.inference.worker_process", *limits]
+        command = [sys.executable, "-P", "-m", "agent.inference.isolation.worker_process", *limits]
         try:
             self._process = workers.spawn(command, theirs)
         except (OSError, ModelError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.inference.shared_frames import Part, SharedFrames
+from agent.inference.isolation.shared_frames import Part, SharedFrames
 
 
 def picture(value: int, side: int = 200) -> np.ndarray:

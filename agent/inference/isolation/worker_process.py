@@ -19,18 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.inference import gate_process, worker_wire
+from agent.inference import gate_process
 from agent.inference.decoders import ModelError
+from agent.inference.isolation import worker_wire
+from agent.inference.isolation.worker_wire import Answer, Job, Opened, Opening
 from agent.inference.package import load_package
 from agent.inference.session import Model
-from agent.inference.worker_wire import Answer, Job, Opened, Opening
 from wire.printable import printable
 
 _NICER = 5  # than the agent: telemetry goes first
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m agent.inference.worker_process DESCRIPTOR PARENT MEMORY`, as `worker` starts it."""
+    """`python -m agent.inference.isolation.worker_process DESCRIPTOR PARENT MEMORY`, by `worker`."""
     descriptor, parent, memory = map(int, arguments)
     gate_process.limit(parent, memory)
     _yield_to_agent()
