@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from agent.inference.trust import Trust
+from agent.inference.signing.trust import Trust
 from agent.pilots.model_switch import cannot_switch
 from agent.pilots.plan_file import KeptPlan, PlanFile
 from agent.pilots.signature_check import check

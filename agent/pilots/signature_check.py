@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from agent.inference import gate_process
-from agent.inference.trust import Trust
+from agent.inference.signing.trust import Trust
 from agent.pilots.signatures import PlanRefused, bad, signers
 from wire.errors import WireError
 from wire.pilot.frozen import read_signed

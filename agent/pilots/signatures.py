@@ -5,8 +5,8 @@ On a device `signature_check` runs `signers` in a child process, as for model pa
 
 from __future__ import annotations
 
-from agent.inference import signature
-from agent.inference.trust import Trust, fingerprint
+from agent.inference.signing import signature
+from agent.inference.signing.trust import Trust, fingerprint
 from wire.errors import EdgebedError
 from wire.pilot.frozen import Opened, pae
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -19,14 +19,14 @@ from agent.clock_sync import Stamps
 from agent.inference.gate_process import at_once
 from agent.inference.model_cache import Isolation, ModelCache
 from agent.inference.signing.trust import Trust
-from agent.outbox import Message
 from agent.pipeline import privacy
 from agent.pipeline.batcher import JOIN_AGE_S, MAX_AGE_S, Batcher
 from agent.pipeline.changes import Changes, Setup
-from agent.pipeline.events import EventReporter
 from agent.pipeline.input_watch import InputSummary
+from agent.pipeline.model_events import ModelEvents
 from agent.pipeline.model_runner import STUCK_S, Inference, ModelHost, ModelRunner
 from agent.pipeline.model_threads import in_thread
+from agent.pipeline.opening import OpeningPlaces
 from agent.pipeline.scene import areas
 from agent.pipeline.settings import DevicePlan, PublishConfig, ShadowConfig, SlotConfig, shadow_stream
 from agent.pipeline.shadow import STREAM as SHADOW_STREAM
@@ -34,24 +34,18 @@ from agent.pipeline.shadow import Shadow, ShadowHost, Watch
 from agent.pipeline.sinks import Sinks
 from agent.pipeline.snapshots import NewestPicture
 from agent.pipeline.source import Sink
-from wire.clock import NS_PER_MS, Clock
-from wire.messages import ClockState, Event, ModelState, Scalar, Snapshot, Stream
+from wire.clock import Clock
+from wire.messages import ClockState, ModelState, Scalar, Snapshot, Stream
 from wire.reasons import Reason, because
 from wire.task_cancellation import end
 
 if TYPE_CHECKING:
+    from agent.inference.isolation.worker import Worker
     from agent.inference.session import Model
-    from agent.inference.worker import Worker
 
 log = logging.getLogger("edgebed.model")
 
 _ALONE = because("the model of the slot is not open", "shadow-alone")
-_INPUT_SEVERITY = 2
-_LONG_S = 10.0  # a model that takes longer to open makes room for the next one
-
-_MOST_FOLLOWED = 256  # things in crops whose last result is kept
-
-T = TypeVar("T")
 
 
 class Pipeline:
@@ -79,7 +73,7 @@ class Pipeline:
         self._clock_state = clock_state
         self._sinks = sinks
         self._batchers: dict[tuple[str, str], Batcher] = {}
-        self._reporters: dict[str, EventReporter] = {}
+        self._events = ModelEvents(sinks)
         self._oversized_before: Counter[str] = Counter()  # of batchers that were replaced
         self._pictures: dict[tuple[str, str], NewestPicture] = {}
         self._privacy: dict[str, privacy.Privacy] = {}  # by device
@@ -105,8 +99,6 @@ class Pipeline:
         self._replacing = asyncio.Lock()
         # (device, stream) -> what else sees each of its readings
         self.taps: dict[tuple[str, str], Callable[[Reading], None]] = {}
-        self._withheld: frozenset[str] = frozenset()  # slots without events: they act on nothing
-        self._crop_reporters: OrderedDict[tuple[str, int], EventReporter] = OrderedDict()
         self._group: asyncio.TaskGroup | None = None  # of `run`
         self._readers: dict[str, object] = {}  # device -> the source that may give readings
         self._tasks: dict[str, asyncio.Task[None]] = {}  # of runners and of pictures, by name
@@ -176,7 +168,7 @@ class Pipeline:
         counters = {name: self.runners[name].counters for name in gone}
         for name in gone:
             runner = self.runners.pop(name)
-            self._reporters.pop(name, None)
+            self._events.remove(name)
             self._remove_batcher(runner.settings.device, name)
             self._remove_batcher(runner.settings.device, shadow_stream(name))
         for device, stream in [at for at in self._batchers if at[0] in published]:
@@ -207,7 +199,7 @@ class Pipeline:
             return False
         return old.settings.input == slot.input and slot.device not in changes.devices
 
-    async def _open_next(self, places: _Places, made: ModelRunner) -> None:
+    async def _open_next(self, places: OpeningPlaces, made: ModelRunner) -> None:
         """Open a model of another config, and let it run instead of the one before; no input is lost."""
         name, trust = made.name, self._models.trust
         opened = await places.run(name, made.prepare)
@@ -237,7 +229,7 @@ class Pipeline:
         A refused model shows why in its state. A model gives results as soon as it is open. When this is
         cancelled, the gates that run are ended.
         """
-        places = _Places(at_once())
+        places = OpeningPlaces(at_once())
         try:
             async with asyncio.TaskGroup() as group:
                 for device, guard in self._privacy.items():
@@ -252,7 +244,7 @@ class Pipeline:
             self._models.stop()
             raise
 
-    async def _open_runner(self, places: _Places, runner: ModelRunner) -> None:
+    async def _open_runner(self, places: OpeningPlaces, runner: ModelRunner) -> None:
         trust = self._models.trust
         opened = await places.run(runner.name, runner.prepare)
         if self.runners.get(runner.name) is not runner or runner.opened.is_set():
@@ -322,7 +314,7 @@ class Pipeline:
         plain = ShadowConfig(package=slot.package) if slot.shadow is UNSET else slot.shadow
         settings = msgspec.structs.replace(plain, package=made.settings.package, mode="shadow")
         tried = await self._replace_shadow(runner, settings, watch)
-        await self._open_shadow(_Places(1), runner, made.model)
+        await self._open_shadow(OpeningPlaces(1), runner, made.model)
         return tried
 
     async def end_beside(self, name: str) -> None:
@@ -349,7 +341,7 @@ class Pipeline:
     def _open_shadow_later(self, runner: ModelRunner) -> None:
         if self._group is not None and runner.shadow is not None:
             opening = f"opening-{shadow_stream(runner.name)}"
-            self._group.create_task(self._open_shadow(_Places(1), runner), name=opening)
+            self._group.create_task(self._open_shadow(OpeningPlaces(1), runner), name=opening)
 
     async def swap(self, name: str) -> None:
         """Let the candidate of a slot run instead of the runner before, which becomes its `spare`.
@@ -371,7 +363,7 @@ class Pipeline:
         task = self._tasks.pop(_slot(name), None)
         old.retire()
         self._remove_batcher(old.settings.device, name)
-        self._reporters.pop(name, None)
+        self._events.remove(name)
         tried = self._end_shadow(old)
         self._add_shadow(new, new.settings.shadow)
         self._box_models = {at: runner for at, runner in self._box_models.items() if runner is not old}
@@ -393,7 +385,7 @@ class Pipeline:
         return self._tasks.pop(shadow_stream(runner.name), None)
 
     async def _open_shadow(
-        self, places: _Places, runner: ModelRunner, opened: Model | Worker | None = None
+        self, places: OpeningPlaces, runner: ModelRunner, opened: Model | Worker | None = None
     ) -> None:
         """Open the second model of a slot whose model is open, or take one that is `opened`."""
         shadow, acting = runner.shadow, runner.model
@@ -489,10 +481,7 @@ class Pipeline:
         if runner.shadow is not None:
             name = shadow_stream(runner.name)
             self._batchers[device, name] = self._batcher(device, name, SHADOW_STREAM, results)
-        self._reporters.setdefault(
-            runner.name,
-            EventReporter(runner.name, runner.label, runner.manifest.decoder, runner.settings.events),
-        )
+        self._events.add(runner, runner.manifest.decoder)
         self._choose_boxes(_input(runner))
 
     def _choose_boxes(self, at: tuple[str, str]) -> None:
@@ -663,18 +652,7 @@ class Pipeline:
 
     def _summarised(self, runner: ModelRunner, summary: InputSummary) -> None:
         """Send a summary of what a model saw."""
-        clk, offset_ns = self._host.stamp(summary.at_ns)
-        event = Event(
-            ts=summary.at_ns // NS_PER_MS,
-            type="model-input",
-            sev=_INPUT_SEVERITY if summary.reason.why else 0,
-            clk=UNSET if clk is None else clk.value,
-            model=runner.label,
-            slot=runner.name,
-            detail=summary.detail,
-            **summary.reason.fields(),
-        )
-        self._sinks.send(Message("event", runner.settings.device, event.type, event, offset_ns))
+        self._events.summary(runner, summary, self._host.stamp(summary.at_ns))
 
     def _summed_up(self, at: tuple[str, str], row: dict[str, Scalar]) -> None:
         """Send a row about the second model of a slot."""
@@ -683,17 +661,10 @@ class Pipeline:
 
     def _inferred(self, runner: ModelRunner, inference: Inference) -> None:
         device, reading = runner.settings.device, inference.reading
-        clk, offset_ns = inference.stamp
         self._batchers[device, runner.name].add(
             reading.at_ns, inference.row(), inference.quality, inference.stamp
         )
-        reporter = self._reporter(runner, inference)
-        if runner.name not in self._withheld:
-            event = reporter.event(inference, clk)
-            if event is not None:
-                self._sinks.send(Message("event", device, event.type, event, offset_ns))
-            for each in reporter.happenings(inference, clk):
-                self._sinks.send(Message("event", device, each.type, each, offset_ns))
+        self._events.results(runner, inference)
         for other in self._seen_by(*_input(runner)):
             other.offer_crops(runner.name, inference)
         if self._box_models.get((device, runner.settings.stream)) is runner and runner.manifest is not None:
@@ -705,46 +676,8 @@ class Pipeline:
             self._pictures[device, runner.settings.stream].show(reading, seen, label)
 
     def withhold(self, slots: frozenset[str]) -> None:
-        """Send no events of these slots; their rows go on. A slot that acts again reports its state again."""
-        for name in (self._withheld - slots) & self._reporters.keys():
-            self._reporters[name] = self._reporters[name].another()
-            for key in [key for key in self._crop_reporters if key[0] == name]:
-                del self._crop_reporters[key]
-        self._withheld = slots
-
-    def _reporter(self, runner: ModelRunner, inference: Inference) -> EventReporter:
-        """What compares an inference with the one before: of the slot, or of the same thing in crops."""
-        whole = self._reporters[runner.name]
-        if inference.crop is None:
-            return whole
-        key = runner.name, inference.crop.key
-        mine = self._crop_reporters.setdefault(key, whole.another())
-        self._crop_reporters.move_to_end(key)
-        if len(self._crop_reporters) > _MOST_FOLLOWED:
-            self._crop_reporters.popitem(last=False)
-        return mine
-
-
-class _Places:
-    """Limits how many models are opened at the same time: `many`, and as many more that take long.
-
-    A model that hangs in its gate does not keep the next one from being opened.
-    """
-
-    def __init__(self, many: int) -> None:
-        self._all, self._new = asyncio.Semaphore(2 * many), asyncio.Semaphore(many)
-
-    async def run(self, name: str, work: Callable[[], T]) -> T:
-        """The result of `work`, in a thread of its own."""
-        async with self._all:
-            async with self._new:
-                opening = asyncio.create_task(in_thread(f"opening-{name}", work))
-                try:
-                    await asyncio.wait([opening], timeout=_LONG_S)
-                except asyncio.CancelledError:
-                    opening.cancel()
-                    raise
-            return await opening
+        """Send no events of these slots; their rows go on."""
+        self._events.withhold(slots)
 
 
 def _look(device: str, stream: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.inference.signature import new_key
+from agent.inference.signing.signature import new_key
 from agent.pilots.signatures import sign
 from edgebed.broker import BrokerProcess
 from tests.polling import wait_until

@@ -41,6 +41,8 @@ COVERED_BY = {
     "agent.outbox.record": "tests/unit/agent/outbox/test_segment.py",
     "agent.outbox.segment_pool": "tests/unit/agent/outbox/test_outbox.py",
     "agent.pipeline.sample_commands": "tests/unit/agent/pipeline/test_samples.py",
+    "agent.pipeline.model_events": "tests/unit/agent/pipeline/test_pipeline.py",
+    "agent.pipeline.opening": "tests/unit/agent/pipeline/test_pipeline.py",
     "agent.pipeline.sinks": "tests/unit/agent/pipeline/test_pipeline.py",
     "agent.outbox.settings": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.state": "tests/unit/agent/outbox/test_outbox.py",

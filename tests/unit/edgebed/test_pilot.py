@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from agent.inference.signature import new_key
-from agent.inference.trust import Trust, public_key
+from agent.inference.signing.signature import new_key
+from agent.inference.signing.trust import Trust, public_key
 from agent.pilots.signatures import signers
 from edgebed.cli import command
 from tests.unit.collector.web.serving import NODE, fill, serving, until_stored

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from agent.inference.signature import new_key
-from agent.inference.trust import Trust, public_key
+from agent.inference.signing.signature import new_key
+from agent.inference.signing.trust import Trust, public_key
 from agent.pilots.pilots import PilotHooks, Pilots
 from agent.pilots.plan_file import FILE
 from agent.pilots.signatures import PlanRefused, sign, signers
