@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -404,6 +405,36 @@ async def test_a_model_sees_what_another_one_found(
     assert changes == [("dark", "person", 1), ("bright", "car", 1)], "each thing changes by itself"
     assert shot is not None
     assert (shot.model, shot.blur, shot.faces) == ("person-car@1.0", "parts", 1)
+
+
+async def test_a_version_that_takes_over_reports_things_in_crops_anew(
+    street_model: Callable[..., Path], bright_model: Path, tmp_path: Path
+) -> None:
+    newer = shutil.copytree(bright_model, tmp_path / "newer")
+    manifest = newer / "manifest.yaml"
+    manifest.write_text(manifest.read_text().replace("'1.0'", "'2.0'"))
+    models = {
+        "light": SlotConfig(package=bright_model, input="dev/frames", crops=CropsConfig(of="street")),
+        "street": SlotConfig(
+            package=street_model("person", "car"), input="dev/frames", track=TrackConfig(hits=1)
+        ),
+    }
+    bench = Bench(models, waits=True)
+    picture = np.zeros((240, 320, 3), np.uint8)
+    picture[:, 160:] = 250
+    async with bench.running() as sink:
+        for index in range(6):
+            if index == 3:
+                await bench.settled()
+                assert (await bench.pipeline.candidate("light", newer)).at_work
+                await bench.pipeline.swap("light")
+            wait = sink(Reading("frames", T0 + index * STEP, picture=picture, index=index))
+            if wait is not None:
+                await wait
+        await bench.settled()
+    changes = [(each.top, each.model) for each in bench.events() if each.slot == "light"]
+    label = changes[0][1].removesuffix("1.0")
+    assert changes == [(top, f"{label}{version}") for version in ("1.0", "2.0") for top in ("dark", "bright")]
 
 
 async def test_a_worker_gets_the_picture_once_and_then_crops(
