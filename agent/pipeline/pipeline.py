@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ from agent.clock_sync import Stamps
 from agent.inference.gate_process import at_once
 from agent.inference.model_cache import Isolation, ModelCache
 from agent.inference.signing.trust import Trust
-from agent.pipeline import privacy
 from agent.pipeline.batcher import JOIN_AGE_S, MAX_AGE_S, Batcher
 from agent.pipeline.changes import Changes, Setup
 from agent.pipeline.input_watch import InputSummary
@@ -27,12 +25,11 @@ from agent.pipeline.model_events import ModelEvents
 from agent.pipeline.model_runner import STUCK_S, Inference, ModelHost, ModelRunner
 from agent.pipeline.model_threads import in_thread
 from agent.pipeline.opening import OpeningPlaces
-from agent.pipeline.scene import areas
+from agent.pipeline.pictures import Pictures
 from agent.pipeline.settings import DevicePlan, PublishConfig, ShadowConfig, SlotConfig, shadow_stream
 from agent.pipeline.shadow import STREAM as SHADOW_STREAM
 from agent.pipeline.shadow import Shadow, ShadowHost, Watch
 from agent.pipeline.sinks import Sinks
-from agent.pipeline.snapshots import NewestPicture
 from agent.pipeline.source import Sink
 from wire.clock import Clock
 from wire.messages import ClockState, ModelState, Scalar, Snapshot, Stream
@@ -75,11 +72,8 @@ class Pipeline:
         self._batchers: dict[tuple[str, str], Batcher] = {}
         self._events = ModelEvents(sinks)
         self._oversized_before: Counter[str] = Counter()  # of batchers that were replaced
-        self._pictures: dict[tuple[str, str], NewestPicture] = {}
-        self._privacy: dict[str, privacy.Privacy] = {}  # by device
+        self._pictures = Pictures(cache, clock, sinks, self.counters)
         self._models = cache
-        # frame stream -> the model whose boxes its snapshots show: the first that finds most of what to hide
-        self._box_models: dict[tuple[str, str], ModelRunner] = {}
         self._host = ModelHost(
             self._models,
             Stamps(clock, clock_state).of,
@@ -123,8 +117,8 @@ class Pipeline:
         for runner in self.runners.values():
             if runner.shadow is None:
                 self._add_shadow(runner, runner.settings.shadow)
-        for at in self._pictures:
-            self._choose_boxes(at)
+        for at in self._pictures.newest:
+            self._pictures.choose_boxes(at, self.runners.values())
         self._start_tasks()
 
     def _runner(self, name: str, slot: SlotConfig) -> ModelRunner:
@@ -136,7 +130,7 @@ class Pipeline:
     ) -> None:
         """Give a runner a second model, if there are settings for one."""
         if settings is not UNSET:
-            guard = partial(self._privacy.get, runner.settings.device)
+            guard = partial(self._pictures.guards.get, runner.settings.device)
             runner.shadow = Shadow(runner.name, runner.settings, settings, self._shadow_host, guard, watch)
 
     def _seen_by(self, device: str, stream: str) -> list[ModelRunner]:
@@ -160,8 +154,7 @@ class Pipeline:
         for name in gone:  # first, so that no source is held back by a model that ends
             self._seen_by(*_input(self.runners[name])).remove(self.runners[name])
             self.runners[name].retire()
-        pictures = [at for at in self._pictures if at[0] in published]
-        ending = [_slot(name) for name in gone] + [_look(*at) for at in pictures]
+        ending = [_slot(name) for name in gone] + [_look(*at) for at in self._pictures.of(published)]
         ending += [shadow_stream(name) for name in gone]
         await end([self._tasks.pop(name) for name in ending if name in self._tasks])
         # no await from here to the end: a reading sees the old setup or the new one
@@ -173,13 +166,9 @@ class Pipeline:
             self._remove_batcher(runner.settings.device, shadow_stream(name))
         for device, stream in [at for at in self._batchers if at[0] in published]:
             self._remove_batcher(device, stream)
-        for at in pictures:
-            del self._pictures[at]
         for device in changes.devices:
             self._readers.pop(device, None)
-        for device in published:
-            self._privacy.pop(device, None)
-        self._box_models.clear()
+        self._pictures.remove(published)
         self._add(new.devices, new.models, [name for name in new.devices if name in published])
         for name in changes.models:
             self._next.pop(name, None)
@@ -232,7 +221,7 @@ class Pipeline:
         places = OpeningPlaces(at_once())
         try:
             async with asyncio.TaskGroup() as group:
-                for device, guard in self._privacy.items():
+                for device, guard in self._pictures.guards.items():
                     if not guard.opened:
                         group.create_task(places.run(f"faces-{device}", guard.open))
                 for runner in self.runners.values():
@@ -366,7 +355,7 @@ class Pipeline:
         self._events.remove(name)
         tried = self._end_shadow(old)
         self._add_shadow(new, new.settings.shadow)
-        self._box_models = {at: runner for at, runner in self._box_models.items() if runner is not old}
+        self._pictures.leave(old)
         self.runners[name], self.spare[name] = new, old
         if (running := self._tasks.pop(_candidate(name), None)) is not None:
             self._tasks[_slot(name)] = running
@@ -453,7 +442,7 @@ class Pipeline:
                     if made.task is not None:
                         await end([made.task])
                     made.close(why)
-        for guard in self._privacy.values():
+        for guard in self._pictures.guards.values():
             if (model := guard.model) is not None:
                 why = await in_thread("faces", partial(self._models.refusal, model.package))
                 if why.why:
@@ -482,15 +471,7 @@ class Pipeline:
             name = shadow_stream(runner.name)
             self._batchers[device, name] = self._batcher(device, name, SHADOW_STREAM, results)
         self._events.add(runner, runner.manifest.decoder)
-        self._choose_boxes(_input(runner))
-
-    def _choose_boxes(self, at: tuple[str, str]) -> None:
-        """Choose whose boxes the snapshots of a stream show."""
-        # in the order of the config, however long each gate took
-        runners = self.runners.values()
-        here = [each for each in runners if each.at_work and each.sees_all and at == _input(each)]
-        if at in self._pictures and here:
-            self._box_models[at] = max(here, key=lambda each: len(_finds(each)))
+        self._pictures.choose_boxes(_input(runner), self.runners.values())
 
     @property
     def opened(self) -> bool:
@@ -510,7 +491,7 @@ class Pipeline:
         in_use = [model for runner in runners for model in (runner.model, runner.prepared)]
         tried = [runner.shadow for runner in runners if runner.shadow is not None]
         in_use += [model for shadow in tried for model in (shadow.model, shadow.prepared)]
-        self._models.keep([*in_use, *(guard.model for guard in self._privacy.values())])
+        self._models.keep([*in_use, *(guard.model for guard in self._pictures.guards.values())])
 
     def close(self) -> None:
         """End the worker processes of models; blocks for about a second at most. `run` has ended."""
@@ -536,7 +517,7 @@ class Pipeline:
             if reading.picture is None:
                 self._batchers[device, reading.stream].add(reading.at_ns, reading.values, reading.quality)
             elif not any(each.state.state == "ok" and each.mode == "live" for each in here if each.sees_all):
-                self._pictures[device, reading.stream].show(reading)
+                self._pictures.newest[device, reading.stream].show(reading)
             waits = [
                 wait
                 for runner in here
@@ -599,7 +580,7 @@ class Pipeline:
             if task not in self._tasks:
                 self._tasks[task] = self._group.create_task(runner.run(), name=task)
             self._start_shadow(runner)
-        for (device, stream), newest in self._pictures.items():
+        for (device, stream), newest in self._pictures.newest.items():
             every_s = self.devices[device].config.publish.snapshot_every_s
             if every_s > 0 and (task := _look(device, stream)) not in self._tasks:
                 self._tasks[task] = self._group.create_task(newest.run(every_s), name=task)
@@ -625,24 +606,12 @@ class Pipeline:
         Raises:
             EdgebedError: the picture cannot be encoded.
         """
-        for (of, name), newest in self._pictures.items():
-            if of == device and stream in ("", name) and newest.reading is not None:
-                return await newest.publish()
-        return None
+        return await self._pictures.snapshot(device, stream)
 
     def _add_stream(self, device: str, name: str, stream: Stream) -> None:
         publish = self.devices[device].config.publish
         if stream.kind == "frame":
-            if device not in self._privacy:
-                self._privacy[device] = privacy.Privacy(publish.blur, publish.faces, models=self._models)
-            self._pictures[device, name] = NewestPicture(
-                device,
-                name,
-                privacy=self._privacy[device],
-                clock=self._clock,
-                send=self._sinks.snap,
-                counters=self.counters,
-            )
+            self._pictures.add(device, name, publish)
         else:
             self._batchers[device, name] = self._batcher(device, name, stream, publish)
 
@@ -667,13 +636,7 @@ class Pipeline:
         self._events.results(runner, inference)
         for other in self._seen_by(*_input(runner)):
             other.offer_crops(runner.name, inference)
-        if self._box_models.get((device, runner.settings.stream)) is runner and runner.manifest is not None:
-            seen = replace(
-                privacy.seen_by(inference.by or runner.manifest, inference.every_box),
-                areas=areas(runner.settings.scene(runner.manifest.output)),
-            )
-            label = inference.label or runner.label
-            self._pictures[device, runner.settings.stream].show(reading, seen, label)
+        self._pictures.found(runner, inference)
 
     def withhold(self, slots: frozenset[str]) -> None:
         """Send no events of these slots; their rows go on."""
@@ -698,13 +661,6 @@ def _candidate(name: str) -> str:
 def _input(runner: ModelRunner) -> tuple[str, str]:
     """The device and the stream that the model sees."""
     return runner.settings.device, runner.settings.stream
-
-
-def _finds(runner: ModelRunner) -> frozenset[privacy.Kind]:
-    """The kinds of parts to hide that the model finds."""
-    if runner.manifest is None:
-        return frozenset()
-    return privacy.finds(privacy.seen_by(runner.manifest, ()).labels)
 
 
 async def _all(waits: Sequence[Awaitable[None]]) -> None:

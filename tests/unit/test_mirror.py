@@ -43,6 +43,7 @@ COVERED_BY = {
     "agent.pipeline.sample_commands": "tests/unit/agent/pipeline/test_samples.py",
     "agent.pipeline.model_events": "tests/unit/agent/pipeline/test_pipeline.py",
     "agent.pipeline.opening": "tests/unit/agent/pipeline/test_pipeline.py",
+    "agent.pipeline.pictures": "tests/unit/agent/pipeline/test_pipeline.py",
     "agent.pipeline.sinks": "tests/unit/agent/pipeline/test_pipeline.py",
     "agent.outbox.settings": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.state": "tests/unit/agent/outbox/test_outbox.py",
