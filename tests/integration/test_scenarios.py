@@ -82,11 +82,14 @@ async def test_the_same_seed_gives_the_same_payload_at_any_pace(
     assert not {"arm/joints", "air/air"} & {name for name in other if other[name] == slow[name]}
 
 
+HELD_LEAD_IN_S = 8  # two real seconds: a busy machine takes its time to connect devices
+
+
 class HeldClock(SimulationClock):
     """Stands for four real seconds, one second after T0, as if a part got no time from a busy machine."""
 
     async def __aenter__(self) -> Self:
-        at_ns, until_s = self.now_ns() + 3 * NS_PER_S, 0.0
+        at_ns, until_s = self.now_ns() + (HELD_LEAD_IN_S + 1) * NS_PER_S, 0.0
 
         def hold() -> int | None:
             nonlocal until_s
@@ -112,7 +115,7 @@ async def test_a_device_is_not_silent_while_time_stands_still(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: dict[str, str]
 ) -> None:
     patience: dict[str, Any] = {device: {"adapter": {key: 2}} for device, key in devices.items()}
-    path = written(tmp_path, agents=agents(**patience), duration_s=4)
+    path = written(tmp_path, agents=agents(**patience), lead_in_s=HELD_LEAD_IN_S, duration_s=4)
     reports = []
     for clock in (SimulationClock, HeldClock):
         monkeypatch.setattr(installation, "SimulationClock", functools.partial(clock, patience_s=60.0))
