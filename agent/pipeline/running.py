@@ -71,6 +71,11 @@ class Running:
         self._swapping = swapping = asyncio.create_task(self._swap(slot, candidate), name="swap")
         await asyncio.shield(swapping)
 
+    async def settled(self) -> None:
+        """Wait until each change and swap that has begun is done."""
+        async with self._lock:
+            return
+
     async def _swap(self, slot: str, candidate: ModelRunner) -> None:
         async with self._lock:
             if self._stopped or self._pipeline.candidates.get(slot) is not candidate:

@@ -25,7 +25,7 @@ Action = Literal["fetch", "check", "open", "shadow", "wait", "run", "undo", "clo
 lock, `run` it instead of what runs, `undo` that, `close` a candidate that will not run, `free` what is not
 needed.
 """
-_REPEATED: dict[SlotState, Action] = {
+REPEATED: dict[SlotState, Action] = {
     "downloading": "fetch", "verifying": "check", "gated": "check", "shadow": "check", "waiting": "check"
 }  # fmt: skip
 
@@ -48,6 +48,7 @@ class Slot(Struct, kw_only=True, frozen=True):
     candidate: str = ""  # the digest that was offered last
     attempt: int = 0  # of the candidate
     confirm: Confirm = Confirm()
+    kept_by: Confirm = Confirm()  # by what `current` is judged after another version was offered
     since: int = 0  # when the state began, ms
     starts: int = 0
     judged: dict[str, int] = {}  # digest to its newest attempt, which is never offered again
@@ -60,6 +61,11 @@ class Slot(Struct, kw_only=True, frozen=True):
     def reason(self) -> Reason:
         """Why the candidate does not run."""
         return Reason(self.why, self.code, self.args)
+
+    @property
+    def judging(self) -> Confirm:
+        """By what `current` is judged."""
+        return self.confirm if self.state in ("unconfirmed", "confirmed") else self.kept_by
 
     @property
     def digests(self) -> frozenset[str]:
@@ -231,6 +237,7 @@ def _offered(slot: Slot, offer: Offer) -> Step:
         candidate=offer.digest,
         attempt=offer.attempt,
         confirm=offer.confirm,
+        kept_by=slot.judging,
         judged=judged,
         starts=0,
         why="",
@@ -252,15 +259,22 @@ def _failed(slot: Slot, why: Reason) -> Step:
 
 
 def _taken_back(slot: Slot, event: Sick | TakenBack) -> Step:
-    if isinstance(event, Sick):
-        goes_back = slot.state in JUDGED
-    elif slot.state in ON_THE_WAY:
+    if isinstance(event, TakenBack) and slot.state in ON_THE_WAY:
         return _failed(slot, event.why) if event.digest == slot.candidate else (slot, ())
-    else:
-        goes_back = event.digest == slot.current
+    goes_back = (
+        slot.state in (*JUDGED, *ON_THE_WAY) if isinstance(event, Sick) else event.digest == slot.current
+    )
     if not goes_back or slot.previous is None:
         return slot, ()
-    return _back(slot, event.why), ("undo",)
+    if slot.state in ON_THE_WAY:  # the candidate goes on afterwards: perhaps it is the repair
+        return replace(_to_previous(slot), state=_again(slot)), ("undo",)
+    attempt = slot.judged.get(slot.current, 0)
+    return _back(replace(slot, candidate=slot.current, attempt=attempt), event.why), ("undo",)
+
+
+def _again(slot: Slot) -> SlotState:
+    """The state in which a candidate begins once more."""
+    return "downloading" if slot.state == "downloading" else "verifying"
 
 
 def without(slot: Slot, digests: frozenset[str]) -> Slot:
@@ -283,14 +297,14 @@ def _started(slot: Slot) -> Step:
     if slot.state == "unconfirmed":
         text = "the agent started again before the version was confirmed"
         return _back(slot, because(text, "slot-restarted")), ()
-    if (again := _REPEATED.get(slot.state)) is None:
+    if (again := REPEATED.get(slot.state)) is None:
         return slot, ()
     if slot.state in ("gated", "shadow"):
         if slot.starts + 1 >= MAX_STARTS:
             text = f"the agent ended {slot.starts + 1} times while it opened this package"
             return _failed(slot, because(text, "slot-crashed", times=slot.starts + 1))
         slot = replace(slot, starts=slot.starts + 1)
-    return replace(slot, state="downloading" if again == "fetch" else "verifying"), (again,)
+    return replace(slot, state=_again(slot)), (again,)
 
 
 def _damaged(slot: Slot, digests: frozenset[str]) -> Step:

@@ -25,6 +25,7 @@ from agent.slots.model_store import ModelStore
 from agent.slots.slot_state import (
     JUDGED,
     ON_THE_WAY,
+    REPEATED,
     Action,
     Arrived,
     Confirm,
@@ -83,6 +84,7 @@ class _Live:
     until_s: float = 0.0  # the soak ends
     held: Reason = NO_REASON
     task: asyncio.Task[None] | None = None
+    undo: asyncio.Task[None] | None = None  # never cancelled by what comes later: a sick model would run on
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -155,8 +157,8 @@ class Slots:
                     await self._look()
                     await self._clock.sleep(LOOK_S)
             finally:
-                tasks = [live.task for live in self._live.values() if live.task is not None]
-                await end(tasks)
+                tasks = [task for live in self._live.values() for task in (live.task, live.undo)]
+                await end(task for task in tasks if task is not None)
 
     async def offer(self, slot: str, digest: str, attempt: int, confirm: Confirm) -> Reason:
         """Offer the package with a digest to a slot; returns why it is not taken, `NO_REASON` where it is.
@@ -218,7 +220,7 @@ class Slots:
 
     def _with_usable(self, name: str, kept: Slot) -> Slot:
         """A slot that goes back to what may run; blocks. A trial never goes on for want of it."""
-        if kept.state not in JUDGED or kept.previous is None:
+        if kept.previous is None:
             return kept
         history = (*kept.earlier, kept.previous)
         found = {each: self._unusable(name, each).why for each in history}
@@ -281,15 +283,17 @@ class Slots:
             if task is not None and task is not live.task:
                 return False
             before, now = live.kept, self._clock.now_ms()
-            if isinstance(event, Sick | Failed):
+            if isinstance(event, Sick) or (isinstance(event, Failed) and before.state in JUDGED):
                 before = await asyncio.to_thread(self._with_usable, name, before)
             after, actions = step(before, event, now)
             if after == live.kept:
                 return False
+            if isinstance(event, Sick):
+                log.error("model %s: version %s must not run: %s", name, before.current[:12], event.why.why)
             saved = await asyncio.to_thread(self._save, name, after)
             if not saved and after.state == "confirmed":
                 return False  # the next look tries again
-            if not saved and after.state != "rolled-back":
+            if not saved and "undo" not in actions:
                 why = because("its state cannot be kept on disk", "disk-failed")
                 after, actions = step(before, Failed(why), now)
             live.kept, live.unsaved = after, not saved
@@ -326,17 +330,19 @@ class Slots:
     # -- what is done --------------------------------------------------------------------------------------
 
     def _act(self, name: str, actions: tuple[Action, ...]) -> None:
-        for action in actions:
-            self._begin(name, action)
+        if actions:
+            self._begin(name, *actions)
         self._changed()
 
-    def _begin(self, name: str, action: Action) -> None:
-        """Do what an action says in the task of the slot, instead of what it did before."""
+    def _begin(self, name: str, *actions: Action) -> None:
+        """Do what actions say in the task of the slot, instead of what it did before, but after an undo."""
         if self._group is None:
             return
         live = self._live[name]
-        before, work = live.task, self._works()[action]
-        live.task = self._group.create_task(self._after(before, name, work), name=f"{action}-{name}")
+        work = self._after(live.task, name, actions)
+        live.task = self._group.create_task(work, name=f"{actions[-1]}-{name}")
+        if "undo" in actions:
+            live.undo = live.task
 
     def _works(self) -> dict[Action, Callable[[str], Awaitable[object]]]:
         return {
@@ -345,13 +351,15 @@ class Slots:
             "free": self._free,
         }  # fmt: skip
 
-    async def _after(
-        self, before: asyncio.Task[None] | None, name: str, work: Callable[[str], Awaitable[object]]
-    ) -> None:
-        if before is not None and not before.done():
+    async def _after(self, before: asyncio.Task[None] | None, name: str, actions: tuple[Action, ...]) -> None:
+        undo, works = self._live[name].undo, self._works()
+        if before is not None and before is not undo:
             await end([before])
+        if undo is not None and undo is not asyncio.current_task():
+            await asyncio.wait({undo})
         try:
-            await work(name)
+            for action in actions:
+                await works[action](name)
         except EdgebedError as error:
             await self._done(name, Failed(error.reason))
         except OSError as error:
@@ -450,16 +458,20 @@ class Slots:
         """Run what the state says again; a package that cannot be opened leaves the slot without a model."""
         live = self._live[name]
         live.gates = live.judged = None
+        await self._running.settled()  # a swap that has begun ends by itself
         digest = self._counting(name).current
         if digest and (why := await asyncio.to_thread(self._damage, digest)):
             log.error("model %s: %s", name, why)
-            await self._done(name, Damaged(frozenset({digest})))
+            await self._apply(name, Damaged(frozenset({digest})))
             return
         package, runner = self._package(name, digest), self._pipeline.runners[name]
         if runner.settings.package != package or not runner.at_work:
             made = await self._pipeline.candidate(name, package)
             await self._running.swap(name, made)
         await self._free(name)
+        again = REPEATED.get(live.kept.state)
+        if again is not None and live.task is asyncio.current_task():  # a later offer goes on
+            self._begin(name, again)
 
     async def _close(self, name: str) -> None:
         live = self._live[name]
@@ -480,9 +492,9 @@ class Slots:
             return
         live.judged = runner
         if live.gates is None:
-            confirm = live.kept.confirm
+            confirm = live.kept.judging
             live.gates = Gates(confirm, _limit_ms(confirm, runner), self.drift)
-            if live.kept.state != "refused":  # what runs is not what was offered last
+            if live.kept.candidate == live.kept.current:  # the report is about it
                 live.seen = live.gates
             if live.kept.state != "unconfirmed":
                 live.gates.confirm()
@@ -493,7 +505,7 @@ class Slots:
         if gates is not live.gates:
             return
         why = gates.add(answer)
-        if why.why and live.kept.state in JUDGED:
+        if why.why and live.kept.state in (*JUDGED, *ON_THE_WAY):
             live.gates = None  # one verdict
             self._then(name, Sick(why))
         elif live.kept.state == "unconfirmed" and gates.enough:
@@ -519,7 +531,7 @@ class Slots:
                 if kept.state in (*ON_THE_WAY, "unconfirmed"):
                     await self._apply(name, Failed(_CONFIG))
                 continue
-            if kept.state not in JUDGED or kept.previous is None:
+            if kept.state not in (*JUDGED, *ON_THE_WAY) or kept.previous is None:
                 continue
             if (why := self._sick(name, live)).why:
                 await self._apply(name, Sick(why))

@@ -67,6 +67,8 @@ STEPS: dict[tuple[str, str], tuple[SlotState, tuple[str, ...]]] = {
     ("unconfirmed", "failed"): ("rolled-back", ("undo",)),
     ("confirmed", "failed"): ("rolled-back", ("undo",)),
     **{(state, "sick"): ("rolled-back", ("undo",)) for state in ("unconfirmed", "confirmed", "refused")},
+    ("downloading", "sick"): ("downloading", ("undo",)),
+    **{(state, "sick"): ("verifying", ("undo",)) for state in ON_THE_WAY[1:]},
     **{(state, "taken back"): ("refused", ("close",)) for state in ON_THE_WAY},
     **{(state, "taken back"): ("rolled-back", ("undo",)) for state in ("unconfirmed", "confirmed")},
     ("downloading", "started"): ("downloading", ("fetch",)),
@@ -103,6 +105,8 @@ def test_every_event_in_every_state(state: SlotState, event: str) -> None:
     elif undone and event != "damaged":
         runs_again = OLD if before.current == NEW else ""
         assert (after.current, after.previous) == (runs_again, None), "what ran before runs again"
+    elif event == "sick" and state in ON_THE_WAY:
+        assert (after.current, after.candidate, after.why) == ("", NEW, ""), "the candidate is not to blame"
     elif event != "damaged":
         assert after.current == before.current
     else:
@@ -123,6 +127,18 @@ def test_a_version_is_offered_again_only_with_a_new_attempt() -> None:
     assert (again.state, again.attempt, again.why) == ("downloading", 2, "")
     assert objection(again, Offer(NEW, 2, Confirm())).why
     assert objection(at("unconfirmed"), Offer(OTHER, 1, Confirm())).code == "slot-busy"
+
+
+def test_what_runs_is_judged_by_its_own_gates_after_another_offer() -> None:
+    slot = replace(at("confirmed"), confirm=Confirm(results=7))
+    for event in (Offer(OTHER, 1, Confirm(results=8)), Failed(WHY), Offer(OTHER, 2, Confirm(results=9))):
+        slot, _ = step(slot, event, 1)
+        assert slot.judging == Confirm(results=7)
+    sick, _ = step(replace(slot, state="refused"), Sick(WHY), 1)
+    assert (sick.state, sick.candidate, sick.attempt) == ("rolled-back", NEW, 1), "the report is about it"
+    for event in (Arrived(), Sound(), Passed(), Free()):
+        slot, _ = step(slot, event, 1)
+    assert slot.judging == Confirm(results=9)
 
 
 def test_what_runs_already_is_confirmed_at_once() -> None:
