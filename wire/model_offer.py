@@ -12,6 +12,7 @@ from wire.errors import WireError
 from wire.printable import printable
 
 OFFER, UNDO = "model-offer", "model-undo"  # commands of the node itself
+MAX_ATTEMPT = 2**53
 
 
 class Confirm(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -15,6 +15,7 @@ from agent.slots.model_store import digest_of
 from agent.slots.slot_state import Confirm
 from agent.slots.slots import Slots
 from wire.errors import EdgebedError
+from wire.model_offer import MAX_ATTEMPT
 from wire.printable import printable
 from wire.reasons import Reason
 from wire.topics import NODE_ITSELF
@@ -25,7 +26,7 @@ S = TypeVar("S", bound=Struct)
 class _Offer(Confirm, kw_only=True, frozen=True, forbid_unknown_fields=True):
     slot: str
     package: str
-    attempt: Annotated[int, Meta(ge=1, le=2**53)] = 1
+    attempt: Annotated[int, Meta(ge=1, le=MAX_ATTEMPT)] = 1
 
 
 class _Undo(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

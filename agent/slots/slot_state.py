@@ -185,9 +185,11 @@ def step(slot: Slot, event: Event, now_ms: int) -> Step:
 
 def objection(slot: Slot, offer: Offer) -> Reason:
     """Why the slot does not take an offer; `NO_REASON` where it does."""
-    if offer.attempt <= slot.judged.get(offer.digest, 0):
-        text = f"attempt {offer.attempt} of {offer.digest[:12]} was offered before: use a higher number"
-        return because(text, "slot-offer-repeated", attempt=offer.attempt)
+    if offer.attempt <= (newest := slot.judged.get(offer.digest, 0)):
+        text = (
+            f"attempt {offer.attempt} of {offer.digest[:12]} was offered before: use a number above {newest}"
+        )
+        return because(text, "slot-offer-repeated", attempt=offer.attempt, newest=newest)
     if slot.state == "unconfirmed":
         text = f"{slot.current[:12]} is not confirmed yet: offer another version after that"
         return because(text, "slot-busy")

@@ -494,10 +494,10 @@ class Slots:
         if live.gates is None:
             confirm = live.kept.judging
             live.gates = Gates(confirm, _limit_ms(confirm, runner), self.drift)
-            if live.kept.candidate == live.kept.current:  # the report is about it
-                live.seen = live.gates
             if live.kept.state != "unconfirmed":
                 live.gates.confirm()
+            if live.kept.candidate == live.kept.current:  # the report is about it
+                live.seen = live.gates
         runner.watch = partial(self._answered, name, live.gates)
 
     def _answered(self, name: str, gates: Gates, answer: Answer) -> None:

@@ -12,7 +12,7 @@ from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
 from wire.messages import ModelSlot
-from wire.model_offer import OFFER, UNDO, Confirm
+from wire.model_offer import MAX_ATTEMPT, OFFER, UNDO, Confirm
 from wire.printable import printable
 from wire.reasons import NO_REASON, Args, Reason, because
 
@@ -68,6 +68,17 @@ class Rollout(Struct, frozen=True, kw_only=True):
         if self.state in ("running", "paused", "rolling-back"):
             return True
         return any(device.state == "undoing" for device in self.devices.values())
+
+    def holds(self, node: str, digest: str) -> bool:
+        """Whether a rollout of `digest` must leave the slot of a node alone.
+
+        Once this one has ended, only while the node gives its version up. One that is offline may never come:
+        it is free for another version.
+        """
+        device = self.devices[node]
+        if self.state in ("running", "paused"):
+            return True
+        return device.state == "undoing" and (not device.offline or digest == self.digest)
 
     def of_state(self, *states: DeviceState) -> list[str]:
         """The nodes in one of the states."""
@@ -168,7 +179,7 @@ def _undone(
 ) -> Rollout:
     devices = {
         node: replace(device, state="undoing", command=new_id(), asked=now, since=now)
-        if device.state in states
+        if device.state in states or (device.state, device.code) == _TOO_LATE
         else device
         for node, device in rollout.devices.items()
     }
@@ -204,7 +215,9 @@ def _offered(rollout: Rollout, device: Device, report: Report, now: int, new_id:
         return _ended(device, "failed", report, now, Reason(slot.why, slot.code, slot.args))
     if report.answer == "refused" and not is_ours:
         if report.why.code == "slot-offer-repeated":  # by a rollout of a state.db that is lost
-            device = replace(device, attempt=device.attempt + 1)
+            newest = report.why.args.get("newest")
+            least = newest if isinstance(newest, int) and newest < MAX_ATTEMPT else 0
+            device = replace(device, attempt=max(device.attempt, least) + 1)
         elif report.why.code != "slot-busy":
             return _ended(device, "failed", report, now, report.why)
     if is_over:
@@ -261,7 +274,8 @@ def _staged(rollout: Rollout, reports: Mapping[str, Report], now: int, new_id: C
             devices[node] = _begun(rollout, devices[node], report, now, new_id)
     after = replace(rollout, devices=devices)
     undecided = after.of_state("waiting", "offered")
-    if any(node in names and reports.get(node, Report()).online for node in undecided):
+    in_stage = set(names)
+    if any(node in in_stage and reports.get(node, Report()).online for node in undecided):
         return after
     if not any(devices[node].state == "confirmed" for node in fresh):  # offline nodes prove nothing
         none_left = all(devices[node].state == "failed" for node in fresh)
@@ -302,6 +316,8 @@ def _requests(rollout: Rollout, reports: Mapping[str, Report]) -> Iterator[Reque
             yield Request(node, device.command, UNDO, args)
 
 
+# a node that did not confirm in time may still do so: it has the offer
+_TOO_LATE = ("failed", "rollout-timeout")
 _STAGE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *(%?)")
 
 

@@ -54,7 +54,8 @@ class RolloutRecords:
             SlotBusy: it opens again, and another one has one of its nodes for the slot.
         """
         with self._state.transaction() as db:
-            if rollout.is_open:
+            was_open = db.execute("SELECT is_open FROM rollout WHERE id = ?", (rollout.id,)).fetchone()
+            if rollout.is_open and not (was_open and was_open[0]):
                 others = _select(db, "is_open AND tenant = ? AND id != ?", rollout.tenant, rollout.id)
                 _require_free(rollout, others)
             db.execute(
@@ -82,8 +83,14 @@ class RolloutRecords:
 
 def _require_free(rollout: Rollout, others: list[Rollout]) -> None:
     for other in others:
-        both = sorted(rollout.devices.keys() & other.devices.keys())
-        if both and other.slot == rollout.slot:
+        if other.slot != rollout.slot:
+            continue
+        both = sorted(
+            node
+            for node in rollout.devices.keys() & other.devices.keys()
+            if rollout.holds(node, other.digest) and other.holds(node, rollout.digest)
+        )
+        if both:
             raise SlotBusy(
                 f"slot {rollout.slot} of {both[0]} is in rollout {other.id} of {other.ref}: end it first"
             )

@@ -325,6 +325,8 @@ class _Part:
 def _head(rollout: Rollout, seen: list[str]) -> dict[str, Any]:
     """A rollout without its nodes, with the states of those that are seen."""
     counts = Counter(rollout.devices[node].state for node in seen)
+    if (named := rollout.args.get("node")) is not None and named not in seen:
+        rollout = msgspec.structs.replace(rollout, why="", code="", args={})  # about a node that is not seen
     alone = _plain(msgspec.structs.replace(rollout, devices={}))
     return {**alone, "is_open": rollout.is_open, "counts": counts, "devices": []}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -42,6 +44,7 @@ class Node:
     slot: ModelSlot | None = None
     answers: dict[str, tuple[str, Reason]] = field(default_factory=dict)
     offers: int = 0
+    newest: int = 0  # attempt of the version that was offered before, and forgotten by the collector
     _left: int = 0
 
     def take(self, identity: str, name: str, attempt: int) -> None:
@@ -53,10 +56,12 @@ class Node:
                 self.slot = replace(
                     self.slot, digest="", state="rolled-back", why="undone", code="slot-undone"
                 )
-        elif self.slot is not None and self.slot.offered == DIGEST and self.slot.attempt >= attempt:
-            self.answers[identity] = ("refused", because("again", "slot-offer-repeated", attempt=attempt))
+        elif attempt <= self.newest:
+            args = {"attempt": attempt, "newest": self.newest}
+            self.answers[identity] = ("refused", because("again", "slot-offer-repeated", **args))
         else:
             self.offers += 1
+            self.newest = attempt
             self._left = self.takes
             self.slot = ModelSlot(state="downloading", offered=DIGEST, attempt=attempt)
 
@@ -159,6 +164,51 @@ def test_a_state_that_is_lost_finds_a_free_attempt() -> None:
     world = World(nodes)
     world.run()
     assert (world.rollout.state, world.rollout.devices["acme/p/s/n0"].attempt) == ("done", 8)
+
+
+def test_an_attempt_that_only_the_node_knows_is_found_at_once() -> None:
+    nodes = fleet(1)
+    nodes["acme/p/s/n0"].newest = 400
+    nodes["acme/p/s/n0"].slot = ModelSlot(state="confirmed", offered=OTHER, digest=OTHER, attempt=401)
+    world = World(nodes)
+    world.run(12)
+    assert (world.rollout.state, world.rollout.devices["acme/p/s/n0"].attempt) == ("done", 401)
+
+
+@pytest.mark.parametrize("newest", [2**53, 2**62, -5, True, "7", None, math.nan])
+def test_a_node_that_lies_about_attempts_has_its_own_trouble_only(newest: Any) -> None:
+    world = World(fleet(1))
+    world.step()
+    why = because("again", "slot-offer-repeated", attempt=1, newest=newest)
+    device = world.rollout.devices["acme/p/s/n0"]
+    after, _ = step(world.rollout, {"acme/p/s/n0": Report(True, answer="refused", why=why)}, 10**6, world.id)
+    assert after.devices["acme/p/s/n0"].attempt == device.attempt + 1
+
+
+@pytest.mark.parametrize("act", [abort, roll_back])
+def test_a_version_that_is_late_on_a_node_is_given_up_too(act: Any) -> None:
+    world = World(fleet(2, verdict="never"))
+    world.run(100)
+    assert world.states() == ["failed", "waiting"]
+    world.rollout = act(world.rollout, "kim", world.now, world.id)
+    world.run(3)
+    assert world.states() == ["undone", "waiting"]
+    assert world.nodes["acme/p/s/n0"].slot is not None
+    assert world.nodes["acme/p/s/n0"].slot.state == "rolled-back", "it cannot begin to run later"
+
+
+def test_a_node_that_never_comes_back_is_free_for_another_version() -> None:
+    world = World(fleet(2, verdict="never"), "100%")
+    world.run(3)
+    world.nodes["acme/p/s/n1"].online = False
+    world.step()
+    assert world.rollout.holds("acme/p/s/n1", OTHER), "until the rollout has ended"
+    world.rollout = abort(world.rollout, "kim", world.now, world.id)
+    assert world.rollout.holds("acme/p/s/n0", OTHER)
+    world.run(3)
+    assert (world.states(), world.rollout.is_open) == (["undone", "undoing"], True)
+    held = [world.rollout.holds(f"acme/p/s/n{at}", digest) for at in (0, 1) for digest in (OTHER, DIGEST)]
+    assert held == [False, False, False, True], "the undo would end an offer of the same version"
 
 
 def test_what_runs_already_is_not_offered() -> None:

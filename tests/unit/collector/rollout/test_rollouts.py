@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from collector.app import Collector
 from collector.mqtt.received import Received
@@ -119,6 +120,19 @@ async def test_a_part_of_a_tenant_is_its_own(tmp_path: Path) -> None:
         path, part = f"/api/v1/rollouts/acme/{whole['id']}", {"Authorization": f"Bearer {tokens['part']}"}
         seen = (await get(path, **part)).json()
         assert [one["node"] for one in seen["devices"]] == list(NODES[:2])
+        records = collector.rollouts.records
+        kept = records.get("acme", whole["id"])
+        assert kept is not None
+        because_of = {
+            "why": f"it failed on {NODES[2]}: x",
+            "code": "rollout-failed",
+            "args": {"node": NODES[2]},
+        }
+        records.save(replace(kept, state="paused", **because_of))
+        for url in (path, "/api/v1/rollouts"):
+            assert NODES[2] not in (await get(url, **part)).body.decode(), "a node of others is not named"
+            everything = {"Authorization": f"Bearer {tokens['all']}"}
+            assert f"it failed on {NODES[2]}" in (await get(url, **everything)).body.decode()
         assert (await get(f"{path}/abort", "POST", {}, **part)).status == 403
         assert (await start(get, tokens["part"]))[0] == 409
 
