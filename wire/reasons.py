@@ -81,7 +81,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "provider-missing": ("provider",),
     "provider-unused": ("provider",),
     # another version of a model in a slot
-    "slot-offer-repeated": ("attempt", "newest"),
+    "slot-offer-repeated": ("attempt",),
     "slot-busy": (),
     "slot-download-wrong": (),
     "slot-download-refused": ("detail",),

@@ -186,10 +186,8 @@ def step(slot: Slot, event: Event, now_ms: int) -> Step:
 def objection(slot: Slot, offer: Offer) -> Reason:
     """Why the slot does not take an offer; `NO_REASON` where it does."""
     if offer.attempt <= (newest := slot.judged.get(offer.digest, 0)):
-        text = (
-            f"attempt {offer.attempt} of {offer.digest[:12]} was offered before: use a number above {newest}"
-        )
-        return because(text, "slot-offer-repeated", attempt=offer.attempt, newest=newest)
+        text = f"attempt {newest} of {offer.digest[:12]} was offered before: use a higher number"
+        return because(text, "slot-offer-repeated", attempt=newest)
     if slot.state == "unconfirmed":
         text = f"{slot.current[:12]} is not confirmed yet: offer another version after that"
         return because(text, "slot-busy")

@@ -215,7 +215,7 @@ def _offered(rollout: Rollout, device: Device, report: Report, now: int, new_id:
         return _ended(device, "failed", report, now, Reason(slot.why, slot.code, slot.args))
     if report.answer == "refused" and not is_ours:
         if report.why.code == "slot-offer-repeated":  # by a rollout of a state.db that is lost
-            newest = report.why.args.get("newest")
+            newest = report.why.args.get("attempt")
             least = newest if isinstance(newest, int) and newest < MAX_ATTEMPT else 0
             device = replace(device, attempt=max(device.attempt, least) + 1)
         elif report.why.code != "slot-busy":

@@ -58,7 +58,6 @@ COVERED_BY = {
     "wire.model_offer": "tests/unit/collector/rollout/test_engine.py",
     "collector.rollout.candidates": "tests/unit/collector/rollout/test_rollouts.py",
     "collector.rollout.driver": "tests/unit/collector/rollout/test_rollouts.py",
-    "collector.rollout.records": "tests/unit/collector/rollout/test_rollouts.py",
     "collector.web.rollouts": "tests/unit/collector/rollout/test_rollouts.py",
     "agent.slots.settings": "tests/unit/agent/slots/test_model_store.py",
     "agent.uplink.command_runner": "tests/integration/test_uplink.py",

@@ -57,8 +57,7 @@ class Node:
                     self.slot, digest="", state="rolled-back", why="undone", code="slot-undone"
                 )
         elif attempt <= self.newest:
-            args = {"attempt": attempt, "newest": self.newest}
-            self.answers[identity] = ("refused", because("again", "slot-offer-repeated", **args))
+            self.answers[identity] = ("refused", because("again", "slot-offer-repeated", attempt=self.newest))
         else:
             self.offers += 1
             self.newest = attempt
@@ -179,7 +178,7 @@ def test_an_attempt_that_only_the_node_knows_is_found_at_once() -> None:
 def test_a_node_that_lies_about_attempts_has_its_own_trouble_only(newest: Any) -> None:
     world = World(fleet(1))
     world.step()
-    why = because("again", "slot-offer-repeated", attempt=1, newest=newest)
+    why = because("again", "slot-offer-repeated", attempt=newest)
     device = world.rollout.devices["acme/p/s/n0"]
     after, _ = step(world.rollout, {"acme/p/s/n0": Report(True, answer="refused", why=why)}, 10**6, world.id)
     assert after.devices["acme/p/s/n0"].attempt == device.attempt + 1
