@@ -151,6 +151,8 @@ def read(folder: Path, name: str, most: int) -> bytes:
     """
     if not _NAME.fullmatch(name) or (folder / name).is_symlink():
         raise SampleError(f"{name!r} is not the name of a sample")
+    if not (folder / name).is_file():  # opening a FIFO waits for a writer
+        raise SampleError(f"there is no sample {name}")
     try:
         with (folder / name).open("rb") as file:
             body = file.read(most + 1)

@@ -201,12 +201,11 @@ class ModelStore:
     def slot(self, name: str) -> Slot:
         """What is kept of a slot; a new one if there is nothing, or if it is damaged."""
         path = self._slot_file(name)
-        try:
-            with path.open("rb") as file:
-                return msgspec.json.decode(file.read(_MAX_SLOT + 1), type=Slot)
-        except FileNotFoundError:
+        if not os.path.lexists(path):
             return Slot()
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        try:
+            return msgspec.json.decode(package_files.read_file(path, _MAX_SLOT), type=Slot)
+        except (ModelError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             log.error(
                 "%s cannot be read (%s): the package of the config is used", path, printable(error, 300)
             )

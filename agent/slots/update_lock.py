@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from adapters.base import Reading, Value
+from agent.inference import package_files
+from agent.inference.decoders import ModelError
 from agent.pipeline.settings import SlotConfig
 from agent.slots.model_store import HOLD
 from agent.slots.update_window import UpdateWindow
@@ -15,6 +18,7 @@ from wire.clock import Clock
 from wire.printable import printable
 from wire.reasons import NO_REASON, Reason, because
 
+_MAX_FILE = 1_000_000  # bytes
 _MAX_WHY = 200  # characters of the first line of the file
 
 
@@ -64,13 +68,12 @@ class UpdateLock:
         return because(f"outside of the time window for versions until {until}", "slot-window", until=until)
 
     def _text(self) -> str:
-        try:
-            with self._file.open("rb") as file:
-                lines = file.read(4 * _MAX_WHY).decode("utf-8", "replace").splitlines()
-        except FileNotFoundError:
+        if not os.path.lexists(self._file):
             return ""
-        except OSError as error:  # it is there, so it holds
-            return f"{HOLD}: {error.strerror}"
+        try:
+            lines = package_files.read_file(self._file, _MAX_FILE).decode("utf-8", "replace").splitlines()
+        except ModelError as error:  # it is there, so it holds
+            return printable(error, _MAX_WHY)
         return printable(lines[0], _MAX_WHY) if lines and lines[0].strip() else f"file {HOLD}"
 
     def _by_field(self, field: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -100,6 +101,9 @@ def test_a_link_is_not_a_sample(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("x")
     (tmp_path / "1760000000000-1.npz").symlink_to(tmp_path / "secret")
     assert not listed(tmp_path)
+    os.mkfifo(tmp_path / "1760000000000-2.npz")
+    with pytest.raises(SampleError, match="there is no sample"):
+        read(tmp_path, "1760000000000-2.npz", 100)
     with pytest.raises(SampleError):
         read(tmp_path, "1760000000000-1.npz", 100)
 

@@ -184,6 +184,11 @@ def test_a_slot_is_kept_and_a_damaged_file_is_a_new_slot(store: ModelStore) -> N
     for body in (b"", b"{", b'{"state": "running"}', b"\xff", b"[" * 9_000):
         (store.folder / "slots" / "eye.json").write_bytes(body)
         assert store.slot("eye") == Slot()
+    os.mkfifo(store.folder / "slots" / "fifo.json")
+    (store.folder / "slots" / "folder.json").mkdir()
+    (store.folder / "slots" / "link.json").symlink_to("nowhere")
+    assert [store.slot(name) for name in ("fifo", "folder", "link")] == [Slot()] * 3
+    store.sweep()  # it reads all of them
 
 
 def test_a_store_that_cannot_be_written_gives_a_sentence(tmp_path: Path, package: Path) -> None:

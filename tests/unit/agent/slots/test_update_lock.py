@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,10 @@ def test_a_file_holds_every_slot_and_stays(lock: UpdateLock, tmp_path: Path, clo
     assert lock.held({"eye": PLAIN})["eye"].args == {"what": "file hold", "seconds": 0}
     (tmp_path / "models" / "hold").unlink()
     (tmp_path / "models" / "hold").mkdir()
-    assert lock.held({"eye": PLAIN})["eye"].args["what"] == "hold: Is a directory"
+    assert lock.held({"eye": PLAIN})["eye"].args["what"] == "hold is not a regular file"
+    (tmp_path / "models" / "hold").rmdir()
+    os.mkfifo(tmp_path / "models" / "hold")  # a program that opens it waits for another that writes
+    assert lock.held({"eye": PLAIN})["eye"].args["what"] == "hold is not a regular file"
 
 
 @pytest.mark.parametrize(
