@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from edgebed.collector_api import CollectorApi, collector_options
+from edgebed.number_range import NumberRange
 from wire.errors import ConfigError, EdgebedError
 
 OVER_BUDGET = 3  # exit code
@@ -177,7 +178,7 @@ def card(folder: Path, force: bool) -> None:
 @click.option(
     "--window",
     "window_s",
-    type=click.FloatRange(10, 86_400),
+    type=NumberRange(10, 86_400),
     default=60.0,
     show_default=True,
     help="Seconds of a window of time; the device compares windows of this length.",
@@ -270,7 +271,7 @@ def verify(folder: Path, key_file: Path) -> None:
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.05, 20),
+    type=NumberRange(0.05, 20),
     default=1.0,
     show_default=True,
     help="Time of each measurement; less if all together would take too long.",

@@ -89,7 +89,8 @@ def readme(found: Manifest) -> str:
     parts += ["## Limits\n", _filled(card.limits, found), f"Licence: {found.licence}{notes}\n"]
     if card.rebuild:
         parts += ["## Rebuild\n", _filled(card.rebuild, found)]
-    return "\n".join(parts)
+    # whoever shows the card in a terminal must not be moved by it
+    return "\n".join(printable(line, _MOST) for line in "\n".join(parts).split("\n"))
 
 
 def _plain_parts(found: Manifest) -> list[str]:

@@ -176,6 +176,8 @@ NOWHERE = ["--url", "http://127.0.0.1:1"]
         (["model", "pushed", "--tenant", "../x", *NOWHERE], "'../x' is not the name of a company"),
         (["model", "push", str(PACKAGE), "--tenant", "é", *NOWHERE], "'é' is not the name of a company"),
         (["model", "pushed", "--tenant", "t", "--remove", "../x", *NOWHERE], "'../x' is not a digest"),
+        (["model", "bench", str(PACKAGE), "--seconds", "nan"], "nan is not a finite number"),
+        (["model", "reference", str(PACKAGE), __file__, "--window", "nan"], "nan is not a finite number"),
         (["key", "signing", ""], "name a file for the private key"),
         (["key", "signing", "/"], "name a file for the private key"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,18 @@ def test_the_document_is_valid_cyclonedx(folder: Path, licence: str, cards: dict
     found = load_package(folder).manifest
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(card.sbom(found)) is None
     assert card.readme(found).count("---\n") == 2
+
+
+def test_a_card_moves_no_terminal_and_replaces_what_is_not_a_file(folder: Path) -> None:
+    change(folder, card=texts(intended_use="a\x1b[31mred\u202e\tb\n\n| c |", sections={"d\x07": "e\r"}))
+    for name in ("README.md", "sbom.cdx.json"):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+    card.write(folder, force=True)
+    text = (folder / "README.md").read_text()
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert "a\\x1b[31mred\\u202e\\tb\n\n| c |" in text
+    assert (folder / "sbom.cdx.json").is_file()
 
 
 def test_a_readme_of_another_hand_stays(folder: Path) -> None:
