@@ -28,7 +28,8 @@ _STATISTICS = 4  # beside the bins: mean, standard deviation, smallest, largest
 _MOST_NARROW = 65_535  # rows that a count of 16 bits takes
 
 Array = NDArray[np.float64]
-_Number = Annotated[float, Meta(ge=-1e30, le=1e30)]  # not NaN
+_MOST_NUMBER = 1e30
+_Number = Annotated[float, Meta(ge=-_MOST_NUMBER, le=_MOST_NUMBER)]  # not NaN
 _Range = Annotated[list[_Number], Meta(max_length=_MOST_EDGES + 1 + _STATISTICS)]
 
 
@@ -173,7 +174,7 @@ def make(
     """The reference of sessions: pieces of rows [n, features] with the time of their last row, in time order.
 
     Raises:
-        ModelError: they are too short.
+        ModelError: they are too short, or have a number that no reference has.
     """
     windows = [rows for pieces in sessions for rows in _cut(pieces, window_s)]
     usual = np.median([len(rows) for rows in windows]) if windows else 0
@@ -184,6 +185,12 @@ def make(
             f" {LEAST_WINDOWS}: record longer, or choose shorter windows"
         )
     rows = np.concatenate(windows).astype(np.float64)
+    for name, least, most in zip(names, rows.min(0), rows.max(0), strict=True):
+        if not -_MOST_NUMBER <= least <= most <= _MOST_NUMBER:
+            far = max(abs(least), abs(most))
+            raise ModelError(
+                f"the recordings have {far:.3g} in {name}: a reference has numbers up to {_MOST_NUMBER:g}"
+            )
     shares = np.linspace(0, 1, _BINS + 1)[1:-1]
     bins = [_rounded(np.unique(np.quantile(rows[:, at], shares))) for at in range(len(names))]
     found = np.array([_derived(bins, window) for window in windows])

@@ -159,3 +159,11 @@ def test_the_range_has_every_window_of_the_reference() -> None:
 def test_a_short_recording_gives_no_reference() -> None:
     with pytest.raises(ModelError, match="have 6 whole windows of 10 s; a reference needs 8: record longer"):
         made(65)
+
+
+@pytest.mark.parametrize("far", [3.3e38, -1e31, 1e308, np.inf, np.nan])
+def test_a_recording_with_a_number_that_no_reference_has_gives_none(far: float) -> None:
+    rows = np.zeros((2_000, 2))
+    rows[5, 1] = far
+    with pytest.raises(ModelError, match=r"in b: a reference has numbers up to 1e\+30"):
+        make(["a", "b"], 10, [[(at * NS_PER_S // 10, row[None, :]) for at, row in enumerate(rows)]])
