@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from msgspec import Struct, to_builtins
+from msgspec.json import encode
 from msgspec.structs import replace
 
 from wire.messages import ModelSlot
@@ -18,6 +19,7 @@ from wire.reasons import NO_REASON, Args, Reason, because
 
 AGAIN_MS = 30_000  # before a command whose answer never came is requested once more
 MAX_STAGES = 100
+_MOST_WHY, _MOST_ARGS = 500, 1_000  # characters and bytes of a reason that is kept
 
 DeviceState = Literal["waiting", "offered", "confirmed", "failed", "undoing", "undone"]
 RolloutState = Literal["running", "paused", "rolling-back", "rolled-back", "aborted", "done"]
@@ -249,8 +251,18 @@ def _runs(rollout: Rollout, slot: ModelSlot | None) -> bool:
 
 
 def _ended(device: Device, state: DeviceState, report: Report, now: int, why: Reason = NO_REASON) -> Device:
-    seen = replace(device, slot=report.slot, signed_by=report.signed_by)
-    return replace(seen, state=state, since=now, **why.fields())
+    slot = report.slot
+    if slot is not None:
+        slot = replace(slot, **_short(Reason(slot.why, slot.code, slot.args)).fields())
+    seen = replace(device, slot=slot, signed_by=report.signed_by)
+    return replace(seen, state=state, since=now, **_short(why).fields())
+
+
+def _short(why: Reason) -> Reason:
+    """A reason as it is kept: thousands of nodes, some of them hostile, share one document."""
+    if len(encode(why.args)) > _MOST_ARGS:
+        return Reason(why.why[:_MOST_WHY], "", {})
+    return Reason(why.why[:_MOST_WHY], why.code, why.args)
 
 
 def _again(device: Device, now: int, new_id: Callable[[], str]) -> Device:

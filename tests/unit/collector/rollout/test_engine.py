@@ -8,6 +8,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -182,6 +183,21 @@ def test_a_node_that_lies_about_attempts_has_its_own_trouble_only(newest: Any) -
     device = world.rollout.devices["acme/p/s/n0"]
     after, _ = step(world.rollout, {"acme/p/s/n0": Report(True, answer="refused", why=why)}, 10**6, world.id)
     assert after.devices["acme/p/s/n0"].attempt == device.attempt + 1
+
+
+def test_what_a_node_states_takes_little_of_the_document() -> None:
+    world = World(fleet(1))
+    world.step()
+    args: dict[str, Any] = {f"{at:0>120}": "x" * 2_000 for at in range(16)}
+    slot = ModelSlot(state="refused", offered=DIGEST, attempt=1, why="y" * 2_000, code="slot-nan", args=args)
+    after, _ = step(world.rollout, {"acme/p/s/n0": Report(True, slot=slot)}, 10**6, world.id)
+    device = after.devices["acme/p/s/n0"]
+    assert (device.state, device.why, device.code, device.args) == ("failed", "y" * 500, "", {})
+    assert len(msgspec.json.encode(after)) < 3_000
+    why = because("no", "slot-nan", nan=1, of=2)
+    slot = replace(slot, **why.fields())
+    after, _ = step(world.rollout, {"acme/p/s/n0": Report(True, slot=slot)}, 10**6, world.id)
+    assert after.devices["acme/p/s/n0"].args == {"nan": 1, "of": 2}
 
 
 @pytest.mark.parametrize("act", [abort, roll_back])
