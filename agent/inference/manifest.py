@@ -92,7 +92,7 @@ class _Page(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """The file as it is written; a word in `input` and in `output` decides which keys they may have."""
 
     name: Annotated[str, Meta(description="Id of the model: a-z, 0-9 and '-', 1 to 32 characters.")]
-    version: Annotated[str, Meta(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$", description="Its version.")]
+    version: Annotated[str, Meta(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}\Z", description="Its version.")]
     licence: Annotated[Key, Meta(description="SPDX identifier, or a description.")]
     description: Annotated[str, Meta(max_length=2000, description="One line that describes the model.")] = ""
     file: Annotated[Key, Meta(description="The ONNX file in this folder.")] = "model.onnx"

@@ -18,7 +18,7 @@ _Polygon = Annotated[
     tuple[_Place, ...],
     Meta(min_length=3, max_length=64, description="Corners [x, y] as shares of width and height."),
 ]
-_Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,39}$")]
+_Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}\Z")]
 _Labels = Annotated[tuple[str, ...], Meta(max_length=64, description="Labels that count; if empty, all.")]
 
 

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -24,11 +25,13 @@ from wire.errors import EdgebedError, WireError, unwritable
 from wire.folder_sync import sync_folder, sync_folders
 from wire.model_package import MAX_LISTING, SIGNATURE, Listing, read_listing
 from wire.printable import printable
+from wire.topics import ID
 
 log = logging.getLogger(__name__)
 
 FOLDER = "models"  # of the store
 _LISTING, _FILES, _NEW, _MANIFEST = "listing.json", "files", ".new-", "manifest.yaml"
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,31}")  # as manifests have it
 _MAX_PUSHES = 4  # at the same time
 
 
@@ -222,8 +225,9 @@ class Push:
         """
         if self._file is not None:
             raise PackageRefused(f"the body ended within {printable(self._name, 80)}")
-        if not all(_named(self.folder / _FILES / _MANIFEST)):
-            raise PackageRefused(f"{_MANIFEST} of the package has no name and version")
+        name, ver = _named(self.folder / _FILES / _MANIFEST)
+        if not (ID.fullmatch(name) and _VERSION.fullmatch(ver)):
+            raise PackageRefused(f"{_MANIFEST} of the package has no name and version that an agent takes")
         try:
             with (self.folder / _LISTING).open("xb") as file:
                 file.write(msgspec.json.encode(self._listing))

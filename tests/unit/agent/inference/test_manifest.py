@@ -160,6 +160,13 @@ def test_a_manifest_that_cannot_work_is_refused(tmp_path: Path, change: tuple[st
     assert reason in found[0]
 
 
+def test_a_name_with_a_new_line_at_its_end_is_refused(tmp_path: Path) -> None:
+    (found,) = mistakes(tmp_path, GOOD.replace("1.2.0", '"1.2.0\\n"'))
+    assert found.startswith("2:10: version: ")
+    text = GOOD.rstrip("\n") + '\n  zones: {"gate\\n": {polygon: [[0, 0], [1, 0], [1, 1]]}}\n'
+    assert "zones" in mistakes(tmp_path, text)[0]
+
+
 def test_labels_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("traffic light\n\n사람\n", "utf-8")
     found = manifest.load(write(tmp_path, GOOD.replace("labels: [person, car]", "labels_file: names.txt")))

@@ -43,6 +43,23 @@ def write(one: Push, content: bytes) -> None:
     one.finish()
 
 
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b'name: "m\\n"\nversion: 1.0.0\n',
+        b'name: "m\\e[31m<b>"\nversion: 1.0.0\n',
+        b'name: m\nversion: "1\\n"\n',
+        b'name: m\nversion: "1@2"\n',
+        b"name: sha256:aa\nversion: 1.0.0\n",
+        b"name: m\n",
+    ],
+)
+def test_a_name_that_no_agent_takes_is_refused(tmp_path: Path, manifest: bytes) -> None:
+    with pytest.raises(PackageRefused, match="no name and version that an agent takes"):
+        push(Packages(tmp_path, 10_000), FILES | {"manifest.yaml": manifest})
+    assert left(tmp_path) == []
+
+
 def left(tmp_path: Path) -> list[str]:
     return [path.name for path in (tmp_path / FOLDER).glob(".new-*")]
 
