@@ -89,7 +89,7 @@ def readme(found: Manifest) -> str:
     parts += ["## Limits\n", _filled(card.limits, found), f"Licence: {found.licence}{notes}\n"]
     if card.rebuild:
         parts += ["## Rebuild\n", _filled(card.rebuild, found)]
-    # whoever shows the card in a terminal must not be moved by it
+    # a terminal that shows the card must not act on it
     return "\n".join(printable(line, _MOST) for line in "\n".join(parts).split("\n"))
 
 
