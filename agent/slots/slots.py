@@ -238,7 +238,7 @@ class Slots:
         kept = self._counting(slot)
         gates = live.gates if kept.state in ("unconfirmed", "confirmed") else live.shadow
         seen = live.seen or gates
-        reason = live.held if live.held.why else kept.reason
+        reason = live.held if live.held.why and kept.state == "waiting" else kept.reason
         package = runner.settings.package
         return ModelSlot(
             state=kept.state,
