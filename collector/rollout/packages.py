@@ -225,7 +225,7 @@ class Push:
         """
         if self._file is not None:
             raise PackageRefused(f"the body ended within {printable(self._name, 80)}")
-        name, ver = _named(self.folder / _FILES / _MANIFEST)
+        name, ver, *_ = _named(self.folder / _FILES / _MANIFEST)
         if not (ID.fullmatch(name) and _VERSION.fullmatch(ver)):
             raise PackageRefused(f"{_MANIFEST} of the package has no name and version that an agent takes")
         try:
