@@ -381,7 +381,7 @@ def _check_faces(
         yield where, why
         return
     from agent.inference.decoders import ModelError  # imported only when models are configured
-    from agent.pipeline.privacy import face_model_mismatch
+    from agent.pipeline.frames.privacy import face_model_mismatch
 
     try:
         why = face_model_mismatch(_checked(package, keys).manifest)
@@ -439,7 +439,7 @@ def _check_package(
     where: tuple[str, ...], folder: Path, slot: SlotConfig, stream: Stream, keys: trust.Read | None
 ) -> Iterator[Mistake]:
     from agent.inference.decoders import ModelError  # imported only when models are configured
-    from agent.pipeline.scene import scene_mismatch
+    from agent.pipeline.frames.scene import scene_mismatch
     from agent.pipeline.windows import input_mismatch
 
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.pipeline.tracking import corners_of, overlaps
+from agent.pipeline.frames.tracking import corners_of, overlaps
 from wire.clock import NS_PER_S
 from wire.intervals import wilson
 from wire.messages import Arm, Box, ModelRef, Scalar

@@ -19,13 +19,13 @@ from adapters.base import Picture, Reading
 from agent.clock_sync import Stamp
 from agent.fences.fences import Fences, Slowed
 from agent.inference.model_cache import Isolation, ModelCache
-from agent.pipeline import crops
-from agent.pipeline.crops import Crop
+from agent.pipeline.frames import crops
+from agent.pipeline.frames.crops import Crop
+from agent.pipeline.frames.scene import Happening, Scene, scene_mismatch
 from agent.pipeline.input_watch import InputSummary, InputWatch
 from agent.pipeline.model_problems import NanResults, NoResult
 from agent.pipeline.model_threads import ModelThread
 from agent.pipeline.resampler import HALF_WIDTH
-from agent.pipeline.scene import Happening, Scene, scene_mismatch
 from agent.pipeline.settings import SlotConfig
 from agent.pipeline.shadow import Seen, Shadow, evidence_of
 from agent.pipeline.windows import Window, Windows, input_mismatch

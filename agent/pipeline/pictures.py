@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from agent.inference.model_cache import ModelCache
-from agent.pipeline import privacy
+from agent.pipeline.frames import privacy
+from agent.pipeline.frames.scene import areas
+from agent.pipeline.frames.snapshots import NewestPicture
 from agent.pipeline.model_runner import Inference, ModelRunner
-from agent.pipeline.scene import areas
 from agent.pipeline.settings import PublishConfig
 from agent.pipeline.sinks import Sinks
-from agent.pipeline.snapshots import NewestPicture
 from wire.clock import Clock
 from wire.messages import Snapshot
 

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.base import Picture
-from agent.pipeline.privacy import Privacy, Seen
+from agent.pipeline.frames.privacy import Privacy, Seen
+from agent.pipeline.frames.snapshots import fitting_jpeg
 from agent.pipeline.settings import SampleConfig
-from agent.pipeline.snapshots import fitting_jpeg
 from agent.state_dir import keep
 from wire.errors import EdgebedError
 

@@ -21,8 +21,8 @@ from agent.fences.fences import Fences
 from agent.inference.model_cache import ModelCache
 from agent.pipeline import agreement
 from agent.pipeline.agreement import Agreement, Compared, Tally
+from agent.pipeline.frames.privacy import Privacy, seen_by
 from agent.pipeline.model_threads import ModelThread
-from agent.pipeline.privacy import Privacy, seen_by
 from agent.pipeline.samples import FOLDER, Samples
 from agent.pipeline.settings import ShadowConfig, SlotConfig, shadow_stream
 from wire.clock import Clock

@@ -15,7 +15,7 @@ import yaml
 
 from agent.inference.package import load_package
 from agent.inference.session import Model
-from agent.pipeline.privacy import Hidden, Privacy, seen_by
+from agent.pipeline.frames.privacy import Hidden, Privacy, seen_by
 from wire.messages import Box
 
 pytestmark = pytest.mark.field

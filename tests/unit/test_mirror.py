@@ -13,7 +13,7 @@ UNIT = "tests/unit"
 # A module without tests/unit/<room>/test_<module>.py: the suite that covers it.
 COVERED_BY = {
     "agent.fences.settings": "tests/unit/agent/fences/test_fences.py",
-    "agent.inference.scene_options": "tests/unit/agent/pipeline/test_scene.py",
+    "agent.inference.scene_options": "tests/unit/agent/pipeline/frames/test_scene.py",
     "agent.inference.decoders.base": "tests/unit/agent/inference/decoders/test_classification.py",
     "agent.inference.decoders.embedding": "tests/unit/agent/inference/decoders/test_testing.py",
     "agent.inference.decoders.text": "tests/unit/agent/inference/decoders/test_testing.py",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.outbox.gaps import GAP_REASONS
-from agent.pipeline.privacy import _NO_DETECTOR
+from agent.pipeline.frames.privacy import _NO_DETECTOR
 from agent.uplink import presence
 from collector.fleet import problems
 from collector.ingest.refusal import SHARE_CODES

@@ -17,7 +17,7 @@ import pytest
 
 from agent.commands import Rejected
 from agent.pipeline import sample_commands
-from agent.pipeline.privacy import Privacy, Seen
+from agent.pipeline.frames.privacy import Privacy, Seen
 from agent.pipeline.samples import SampleError, Samples, listed, read
 from agent.pipeline.settings import SampleConfig
 from wire.messages import MAX_BODY, Box

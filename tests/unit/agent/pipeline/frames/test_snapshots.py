@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from adapters.base import Reading
-from agent.pipeline.privacy import Privacy, Seen
-from agent.pipeline.snapshots import NewestPicture, SnapshotError, encode
+from agent.pipeline.frames.privacy import Privacy, Seen
+from agent.pipeline.frames.snapshots import NewestPicture, SnapshotError, encode
 from tests.polling import until
 from wire.clock import Clock
 from wire.codec import encode as to_bytes

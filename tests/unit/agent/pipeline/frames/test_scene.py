@@ -12,7 +12,7 @@ from agent.inference.decoders.detection import DetectionOptions
 from agent.inference.inputs import FrameInput
 from agent.inference.manifest import Budgets, Manifest
 from agent.inference.scene_options import LineConfig, SceneOptions, TrackConfig, ZoneConfig
-from agent.pipeline.scene import Scene, inside, scene_mismatch
+from agent.pipeline.frames.scene import Scene, inside, scene_mismatch
 from agent.pipeline.settings import CropsConfig, SlotConfig
 from wire.clock import NS_PER_S
 from wire.messages import Box

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from adapters.base import Picture, Reading
+from agent.pipeline.frames.privacy import Hidden, Privacy, Seen
 from agent.pipeline.model_threads import in_thread
-from agent.pipeline.privacy import Hidden, Privacy, Seen
 from wire.clock import NS_PER_MS, Clock
 from wire.errors import EdgebedError
 from wire.messages import MAX_BODY, Area, Box, Snapshot

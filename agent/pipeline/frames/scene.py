@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.inference.scene_options import LineConfig, SceneOptions, TrackConfig, ZoneConfig
+from agent.pipeline.frames.tracking import Track, Tracker
 from agent.pipeline.settings import SlotConfig
-from agent.pipeline.tracking import Track, Tracker
 from wire.messages import Area, Box, Field
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent.inference.scene_options import TrackConfig
-from agent.pipeline.tracking import Tracker, overlaps
+from agent.pipeline.frames.tracking import Tracker, overlaps
 from wire.clock import NS_PER_S
 from wire.messages import Box
 

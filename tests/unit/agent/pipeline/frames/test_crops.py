@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent.inference.decoders import Result
-from agent.pipeline.crops import FIELDS, crops
+from agent.pipeline.frames.crops import FIELDS, crops
 from agent.pipeline.settings import CropsConfig
 from wire.messages import Box
 

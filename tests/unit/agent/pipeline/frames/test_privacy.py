@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agent.inference.package import load_package
-from agent.pipeline.privacy import Hidden, Privacy, Seen, face_model_mismatch, finds, seen_by
+from agent.pipeline.frames.privacy import Hidden, Privacy, Seen, face_model_mismatch, finds, seen_by
 from wire.messages import Box
 
 HEIGHT, WIDTH = 240, 320
