@@ -45,6 +45,7 @@ class Crowd:
 
     def __init__(self, site: Any, store: Path) -> None:
         self.url = site.url
+        self.sess = 1
         files = {**FILES, "manifest.yaml": b"name: street-detector\nversion: 2.0.0\n"}
         self.digest = push(Packages(store, 100_000), files)
         onnx = {**FILES, "manifest.yaml": b"name: street-detector\nversion: 3.0.0\nfile: a/b.onnx\n"}
@@ -68,8 +69,12 @@ class Crowd:
                 "birth",
             )  # fmt: skip
             self.report(node)
-        wait_until(lambda: len(self.ask("fleet")["nodes"]) >= NODES, "the nodes are known", 120)
+        wait_until(self._is_known, "the nodes are known", 120)
         self.path = f"rollouts/acme/{self.start()}"
+
+    def _is_known(self) -> bool:
+        shown = [one for one in self.ask("fleet")["nodes"] if one["models"] and one["state"] == "online"]
+        return {str(node.address) for node in [*self.nodes, *self.trying]} <= {one["node"] for one in shown}
 
     def report(self, node: Node, state: Any = "", **more: Any) -> None:
         """Send the status of a node, with its slot where it was offered something."""
@@ -92,8 +97,11 @@ class Crowd:
         self.send(node, model)
 
     def send(self, node: Node, model: ModelState) -> None:
+        """Send a status; a higher `sess` counts, also where the broker sends an older one again later."""
+        self.sess += 1
         node.send(
-            Status(state="online", ts=now_ms(), boot="0badcafe", sess=1, models={"vision": model}), "status"
+            Status(state="online", ts=now_ms(), boot="0badcafe", sess=self.sess, models={"vision": model}),
+            "status",
         )
 
     def ask(self, path: str) -> Any:
