@@ -16,7 +16,7 @@ CUSTODY = "custody"
 MAX_STREAMS = 1_000  # of one statement: more would not fit into a message
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
-Key = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Key = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Statement(Struct, kw_only=True, omit_defaults=True):
@@ -30,11 +30,11 @@ class Statement(Struct, kw_only=True, omit_defaults=True):
 
     v: Annotated[int, Meta(ge=1)] = 1
     n: Seq
-    prev: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
+    prev: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
     key: Key
     boot: Epoch
     run: Seq
-    day: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    day: Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")]
     first: Seq
     upto: Seq
     streams: dict[Annotated[str, Meta(max_length=128)], tuple[Seq, Seq, Seq]]
@@ -44,7 +44,7 @@ class Statement(Struct, kw_only=True, omit_defaults=True):
     # since the daemon started: class -> reason -> messages, rows
     dropped: dict[str, dict[str, tuple[Count, Count]]] = {}
     clk: Annotated[int, Meta(ge=0, le=2)] = 0
-    sig: Annotated[str, Meta(pattern=r"^[0-9a-f]{128}$")] | UnsetType = msgspec.UNSET
+    sig: Annotated[str, Meta(pattern=r"^[0-9a-f]{128}\Z")] | UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if not self.run <= self.first <= self.upto:

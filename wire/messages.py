@@ -31,7 +31,7 @@ Millis = Annotated[int, Meta(ge=0, le=MAX_MS)]
 Seq = Annotated[int, Meta(ge=1, le=2**62)]
 Text = Annotated[str, Meta(max_length=2_000)]
 Short = Annotated[str, Meta(max_length=128)]
-Epoch = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,32}$")]
+Epoch = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,32}\Z")]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Amount = Annotated[float, Meta(ge=0, le=1e15)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -431,7 +431,7 @@ class Event(_Message, kw_only=True):
     seq: Annotated[int, Meta(ge=0, le=2**62)] = 0
     no: RowNo | UnsetType = UNSET
     ts: Millis
-    type: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+    type: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}\Z")]
     sev: Annotated[int, Meta(ge=0, le=4)] = field(default_factory=lambda: 0)
     clk: Literal[0, 1, 2] | UnsetType = UNSET
     model: Short = ""
@@ -519,7 +519,7 @@ class Ack(_Message, kw_only=True):
         _require_ordered(self.ok)
 
 
-Ulid = Annotated[str, Meta(pattern=r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+Ulid = Annotated[str, Meta(pattern=r"^[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")]
 
 
 class Cmd(_Message, kw_only=True):

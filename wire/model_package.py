@@ -18,7 +18,7 @@ _MAX_PART = 255  # bytes of a name in a folder
 # what a signature and a digest leave out, so that no package may have it here
 _IGNORED = ("__pycache__", ".git", ".gitattributes", ".github", ".gitignore")
 
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class PackedFile(Struct, frozen=True, forbid_unknown_fields=True):

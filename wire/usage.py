@@ -13,7 +13,7 @@ from wire.errors import WireError
 
 USAGE = "usage"
 
-Day = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d\Z")]
+Day = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")]
 MeterId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
 _Amount = Annotated[float, Meta(ge=0, le=1e9)]

@@ -44,7 +44,7 @@ class ChirpStackOptions(MqttOptions, frozen=True, kw_only=True):
 
     application: Annotated[str, Meta(min_length=1, max_length=64, description="Application id, a UUID.")]
     sensors: Annotated[
-        dict[str, Annotated[str, Meta(pattern="^[0-9A-Fa-f]{16}$")]],
+        dict[str, Annotated[str, Meta(pattern=r"^[0-9A-Fa-f]{16}\Z")]],
         Meta(min_length=1, max_length=200, description="Stream name to DevEUI, 16 hexadecimal digits."),
     ]
     fields: Annotated[

@@ -97,7 +97,7 @@ class _Page(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     description: Annotated[str, Meta(max_length=2000, description="One line that describes the model.")] = ""
     file: Annotated[Key, Meta(description="The ONNX file in this folder.")] = "model.onnx"
     sha256: Annotated[
-        str, Meta(pattern="^[0-9a-f]{64}$", description="Hash of the ONNX file: `sha256sum model.onnx`.")
+        str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="Hash of the ONNX file: `sha256sum model.onnx`.")
     ]
     input: Annotated[dict[str, Any], Meta(description="What the model sees: kind frame or window.")]
     output: Annotated[dict[str, Any], Meta(description="How to read its outputs: decoder and its options.")]

@@ -14,8 +14,8 @@ PORT = 8885
 Pem = Annotated[str, Meta(max_length=8_192)]
 
 
-Custody = Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")]
-Proof = Annotated[str, Meta(pattern="^([0-9a-f]{128})?$")]
+Custody = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
+Proof = Annotated[str, Meta(pattern=r"^([0-9a-f]{128})?\Z")]
 
 
 def custody_form(node: str, request: str) -> bytes:
@@ -29,7 +29,7 @@ class Enrol(Struct, forbid_unknown_fields=True):
     `custody` is the key of the node's signed statements, `proof` its signature of `custody_form`.
     """
 
-    secret: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    secret: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
     request: Pem
     custody: Custody = ""
     proof: Proof = ""
@@ -52,7 +52,7 @@ class Credential(Struct):
     certificate: Pem
     ca: Annotated[str, Meta(max_length=16_384)]
     broker_yaml: Pem
-    mac_key: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    mac_key: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
 
 
 class Refusal(Struct):

@@ -1,0 +1,34 @@
+"""Patterns of texts from outside end at the end of the text, and their digits are those of ASCII."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from wire.custody import Statement
+from wire.messages import Event
+
+REPO = Path(__file__).parents[2]
+FOLDERS = ("wire", "agent", "adapters", "collector", "edgebed", "simulators")
+PATTERN = re.compile(r"""pattern=\s*r?(["'])(.+?)\1""")
+
+
+def test_no_pattern_takes_a_line_end_or_foreign_digits() -> None:
+    patterns = [
+        (path, match[2])
+        for folder in FOLDERS
+        for path in (REPO / folder).rglob("*.py")
+        for match in PATTERN.finditer(path.read_text())
+    ]
+    assert len(patterns) > 30
+    assert [each for each in patterns if each[1].endswith("$") or r"\d" in each[1]] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "text"), [(Event, "type", "alarm\n"), (Statement, "day", "٢٠٢٦-01-01")]
+)
+def test_such_a_text_is_refused(kind: type[msgspec.Struct], name: str, text: str) -> None:
+    declared = {field.name: field.type for field in msgspec.structs.fields(kind)}[name]
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(text, declared)
