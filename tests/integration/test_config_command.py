@@ -115,7 +115,7 @@ def test_a_wrong_file_is_named_before_anything_is_asked(tmp_path: Path, text: st
 
 @pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 def test_an_unknown_node_is_named(collector: CollectorProcess, broker: BrokerProcess) -> None:
-    if broker.kind != "mosquitto":
+    if broker.kind != "nats":
         pytest.skip("the broker does not matter here")
     done = config(collector, "show", node="t/p/s/nobody")
     assert done.returncode == 1
