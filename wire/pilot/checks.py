@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from msgspec import UNSET
+
 from wire.config import KeyPath, Marks, Mistake, did_you_mean
 from wire.errors import WireError
 from wire.pilot import expression
@@ -333,6 +335,8 @@ def _input(here: KeyPath, each: Input, plan: Plan) -> Iterator[Mistake]:
         yield here, "name a field (device/stream/field) or an event (device/name)"
     elif each.event is not None and each.unit:
         yield (*here, "unit"), "an event has no unit"
+    elif each.event is not None and each.hold_s is not UNSET:
+        yield (*here, "hold_s"), "an event does not hold"
     if each.node is not None and each.node not in plan.nodes:
         yield (*here, "node"), f"{each.node} is not a node of the plan{did_you_mean(each.node, plan.nodes)}"
 

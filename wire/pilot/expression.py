@@ -18,10 +18,13 @@ AGGREGATES = {
     "sum": "sum of the values of all rows",
     "delta": "how far a counter moved; a counter that starts again goes on from 0",
     "share": "share of the time in which a true-or-false field is true",
+    "time": "hours in which a true-or-false field is true",
+    "median": "value that half of the rows do not exceed",
+    "p95": "value that 95 % of the rows do not exceed",
     "rate": "events per hour",
     "count": "number of rows, or of events",
 }
-SAME_UNIT = ("mean", "min", "max", "sum", "delta")  # the result has the unit of the input
+SAME_UNIT = ("mean", "min", "max", "sum", "delta", "median", "p95")  # the result has the unit of the input
 _SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 _COMPARED = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 

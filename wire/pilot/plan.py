@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from wire import config
 from wire.pilot.formulas import Estimand
@@ -51,13 +51,16 @@ class Input(_Part, kw_only=True, frozen=True):
     """One input of a KPI: a field of a stream, `device/stream/field`, or an event, `device/name`.
 
     `unit` is the UCUM code that the field has in the declaration of its device. `node` limits the input to
-    one node of the plan.
+    one node of the plan. `hold_s` is how long a value holds without another row; unset: three times the usual
+    step between rows, 10 s at least and 1 h at most.
     """
 
     field: FieldPath | None = None
     event: EventPath | None = None
     unit: Unit = ""
     node: NodeAddress | None = None
+    # UNSET: the hash of a plan without it is that of earlier releases
+    hold_s: Annotated[float, Meta(gt=0, le=604_800)] | UnsetType = UNSET
 
 
 class Intervention(_Part, kw_only=True, frozen=True):

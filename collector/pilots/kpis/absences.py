@@ -1,0 +1,191 @@
+"""When rows of a stream are absent by the ledger: declared lost, missing, waiting at the node, or pruned."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import NamedTuple
+
+import msgspec
+
+from collector.ledger.balance import Balance, Known
+from collector.store.chunk import times_of
+from collector.store.messages import Span as Numbers
+from collector.store.source import ALL, Source
+from wire.codec import unsealed
+from wire.errors import WireError
+from wire.messages import Batch, Event
+from wire.ranges import Ranges
+
+MAX_LOCATED = 50  # gaps between events, of an outbox; more are joined
+
+DAY_US = 86_400_000_000
+DATA_LOST = "data-lost"
+DATA_MISSING = "data-missing"
+DATA_WAITING = "data-waiting"
+DATA_PRUNED = "data-pruned"
+DATA_DAMAGED = "data-damaged"
+
+
+class Absence(NamedTuple):
+    """A span of time in us in which rows are known to be absent, or may be."""
+
+    start_us: int
+    end_us: int
+    code: str
+    why: str
+
+
+class Seen(NamedTuple):
+    """A stored message of one stream: its outbox, number, first and last time in us."""
+
+    ep: str
+    seq: int
+    first_us: int
+    last_us: int
+
+
+class Outbox:
+    """What the ledger knows of the numbers of one outbox."""
+
+    def __init__(self, known: Known) -> None:
+        balance, account = Balance(known), known.account
+        self.ep = account.ep
+        self.taken = balance.taken
+        self._rows = account.book.rows
+        self._runs = sorted(self._rows)
+        self._pruned = known.pruned
+        self._absent = Ranges(account.stored.missing(1, balance.taken) if balance.taken else ())
+        self._missing = balance.missing
+        self._stored = next(((first, account.stored.highest()) for first, _ in account.stored), (0, 0))
+        self._lost = account.lost
+
+    def absent(self, first: int, last: int, cls: str, stream: str = "") -> tuple[str, str] | None:
+        """A code and a reason if some of these numbers are not stored, and may be of a class and stream."""
+        for one in self._pruned:
+            if one.cls == cls and one.first <= last and first <= one.last:
+                return DATA_PRUNED, _pruned(cls, one.first_day, one.last_day)
+        holes = self._absent.within(first, last)
+        if not holes or (stream and self._is_whole(first, last, f"{cls}/{stream}")):
+            return None
+        for low, high in holes:
+            for begin, end, why in self._lost:
+                if begin <= high and low <= end:
+                    return (
+                        DATA_LOST,
+                        f"messages {max(begin, low)}..{min(end, high)} of outbox {self.ep}: {why}",
+                    )
+        shown = f"messages {holes[0][0]}..{holes[0][1]} of outbox {self.ep}"
+        if any(self._missing.count_in(*hole) for hole in holes):
+            return DATA_MISSING, f"{shown} are missing"
+        return DATA_WAITING, f"{shown} wait at the node"
+
+    def _is_whole(self, first: int, last: int, stream: str) -> bool:
+        """Whether the numbers of the rows show that none of a stream is absent between two stored messages.
+
+        `first - 1` and `last + 1` are messages of the stream.
+        """
+        at = bisect_right(self._runs, last + 1) - 1
+        if at < 0 or (first - 1 < self._runs[at] and (at or first > 1)):
+            return False
+        ranges = self._rows[self._runs[at]].get(stream)
+        return ranges is not None and len(ranges) == 1 and 1 in ranges
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """The lowest and the highest stored number; 0 if there is none."""
+        return self._stored
+
+    def holes(self) -> Iterator[tuple[int, int]]:
+        """The ranges of numbers that are not stored; pruned ones are not among them."""
+        found = list(self._absent)
+        if len(found) > MAX_LOCATED:
+            found = [*found[: MAX_LOCATED - 1], (found[MAX_LOCATED - 1][0], found[-1][1])]
+        yield from found
+
+    def pruned_days(self, cls: str) -> Iterator[tuple[str, str]]:
+        """The first and last day of receipt of what retention removed of a class."""
+        yield from ((one.first_day, one.last_day) for one in self._pruned if one.cls == cls)
+
+
+def of_stream(outboxes: Iterable[Outbox], stream: str, messages: Sequence[Seen]) -> list[Absence]:
+    """Where rows of `device/stream` are absent: between its messages, where numbers between are absent."""
+    found: list[Absence] = []
+    firsts, lasts = sorted(one.first_us for one in messages), sorted(one.last_us for one in messages)
+    for outbox in outboxes:
+        mine = sorted({one for one in messages if one.ep == outbox.ep}, key=lambda one: one.seq)
+        edges = [None, *mine, None]
+        for before, after in pairwise(edges):
+            low = 1 if before is None else before.seq + 1
+            high = outbox.taken if after is None else after.seq - 1
+            # rows of other outboxes end what one of them lost: a node has one at a time
+            start = before.last_us if before is not None else _before(lasts, after)
+            end = after.first_us if after is not None else _after(firsts, before)
+            if low <= high and start < end and (why := outbox.absent(low, high, "data", stream)) is not None:
+                found.append(Absence(start, end, *why))
+    return found
+
+
+def _before(lasts: Sequence[int], one: Seen | None) -> int:
+    at = 0 if one is None else bisect_left(lasts, one.first_us)
+    return lasts[at - 1] if at else -ALL
+
+
+def _after(firsts: Sequence[int], one: Seen | None) -> int:
+    at = len(firsts) if one is None else bisect_right(firsts, one.last_us)
+    return firsts[at] if at < len(firsts) else ALL
+
+
+def of_events(outboxes: Sequence[Outbox], node: str, source: Source) -> list[Absence]:
+    """Where events of a node may be absent: between the stored messages beside each hole of the numbers."""
+    found: list[Absence] = []
+    reach: dict[str, tuple[int, int]] = {}  # of each outbox with messages: its first and last time
+    holes = [(outbox, hole) for outbox in outboxes for hole in outbox.holes()]
+    for outbox in outboxes if holes else ():
+        first, last = (_time_us(source, node, outbox.ep, number) for number in outbox.stored)
+        if first is not None and last is not None:
+            reach[outbox.ep] = first, last
+    for outbox, (first_absent, last_absent) in holes:
+        why = outbox.absent(first_absent, last_absent, "event")
+        start = _time_us(source, node, outbox.ep, first_absent - 1)
+        end = _time_us(source, node, outbox.ep, last_absent + 1)
+        others = [each for ep, each in reach.items() if ep != outbox.ep]
+        if start is None:  # a node has one outbox at a time
+            start = max((last for _, last in others if end is not None and last <= end), default=-ALL)
+        if end is None:
+            end = min((first for first, _ in others if first >= start), default=ALL)
+        if why is not None and start < end:
+            found.append(Absence(start, end, *why))
+    for outbox in outboxes:
+        for first_day, last_day in outbox.pruned_days("event"):
+            found.append(
+                Absence(
+                    midnight_us(first_day),
+                    midnight_us(last_day) + DAY_US,
+                    DATA_PRUNED,
+                    _pruned("event", first_day, last_day),
+                )
+            )
+    return found
+
+
+def _time_us(source: Source, node: str, ep: str, number: int) -> int | None:
+    """The last time in a stored message; None if it is not stored, or cannot be read."""
+    for each in source.messages(Numbers(node, ep, number, number)) if number > 0 else ():
+        with suppress(msgspec.MsgspecError, WireError):
+            if each.cls == "event":
+                return msgspec.json.decode(unsealed(each.body), type=Event).ts * 1000
+            return int(times_of(msgspec.json.decode(unsealed(each.body), type=Batch)).max())
+    return None
+
+
+def _pruned(cls: str, first_day: str, last_day: str) -> str:
+    return f"retention removed {cls} of {first_day} to {last_day}"
+
+
+def midnight_us(day: str) -> int:
+    """The first moment of a UTC day."""
+    return round(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * 1_000_000

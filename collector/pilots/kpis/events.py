@@ -1,0 +1,93 @@
+"""Events of a period: their times, pairs of start and end, and alarms beside what really happened."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from collector.pilots.kpis.absences import Absence
+from collector.pilots.kpis.rows import absent_day
+from collector.pilots.kpis.steps import Span
+from collector.store.source import Source
+from wire.errors import EdgebedError
+
+MAX_EVENTS = 200_000  # of one input in one period
+_PAGE = 1_000
+
+
+class Occurred(NamedTuple):
+    """An event: its time in us, and `id` of its detail, "" without one."""
+
+    at_us: int
+    id: str
+
+
+def read_events(source: Source, node: str, path: str, span: Span) -> tuple[list[Occurred], list[Absence]]:
+    """The events `device/name` of a node within a span in the order of time, and what cannot be read.
+
+    Raises:
+        EdgebedError: there are too many; or as every question to a source.
+    """
+    device, kind = path.split("/")
+    found: list[Occurred] = []
+    known, source.suspects = source.suspects, set()
+    # the newest first; a cursor ends before the moment it names
+    before: tuple[int, str, int] = (-(-span[1] // 1000), "", 0)
+    while True:
+        page = source.events(node, device, limit=_PAGE, before=before, kind=kind)
+        inside = [event for _, event in page if event["ts"] * 1000 >= span[0]]
+        found += [Occurred(event["ts"] * 1000, _id(event)) for event in inside]
+        if len(found) > MAX_EVENTS:
+            raise EdgebedError(
+                f"{node} has more than {MAX_EVENTS:,} events {path} in one period: use shorter periods"
+            )
+        if len(inside) < _PAGE:
+            break
+        ts, number, at = page[-1][0].split(".")
+        before = int(ts), number, int(at)
+    damaged = [absent_day(name) for name in sorted(source.suspects | source.damaged)]
+    source.suspects |= known
+    return sorted(found), damaged
+
+
+def clock_steps(source: Source, node: str, span: Span) -> list[tuple[int, float]]:
+    """When the clock of a node was set within a span, in us, and by how many seconds it moved forward."""
+    found = source.events(node, "_", limit=_PAGE, before=(span[1] // 1000, "", 0), kind="clock-step")
+    return [
+        (event["ts"] * 1000, float(event["value"]))
+        for _, event in found
+        if event["ts"] * 1000 >= span[0] and isinstance(event.get("value"), int | float)
+    ]
+
+
+def _id(event: dict[str, Any]) -> str:
+    detail = event.get("detail")
+    found = detail.get("id", "") if isinstance(detail, dict) else ""
+    return str(found) if isinstance(found, str | int) else ""
+
+
+def durations(starts: Sequence[Occurred], ends: Sequence[Occurred], span: Span) -> list[int]:
+    """How long each took that ended within a span, in us.
+
+    An end belongs to the start with its `id`. Without an `id`, the first to start is the first to end, and
+    only those count that also started within the span.
+    """
+    found: list[int] = []
+    by_id: dict[str, list[int]] = {}
+    for start in starts:
+        if start.id or start.at_us >= span[0]:
+            by_id.setdefault(start.id, []).append(start.at_us)
+    for end in ends:
+        waiting = by_id.get(end.id, [])
+        if waiting and waiting[0] <= end.at_us:
+            started = waiting.pop(0)
+            if span[0] <= end.at_us < span[1]:
+                found.append(end.at_us - started)
+    return found
+
+
+def near(events: Sequence[int], others: Sequence[int], within_us: int) -> int:
+    """How many events have another one at most `within_us` before or after them."""
+    ordered = sorted(others)
+    return sum(bisect_right(ordered, at + within_us) > bisect_left(ordered, at - within_us) for at in events)

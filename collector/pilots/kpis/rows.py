@@ -1,0 +1,171 @@
+"""The rows of one field over a period: in order, without what is flagged, with what is absent beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from collector.pilots.kpis.absences import DATA_DAMAGED, DAY_US, Absence, Outbox, Seen, midnight_us, of_stream
+from collector.pilots.kpis.steps import Floats, Span, Times
+from collector.store.chunk import as_floats
+from collector.store.folder import day_of
+from collector.store.source import ALL, Hole, Key, Source, StoredChunk
+from wire.errors import EdgebedError
+from wire.messages import ClockState, Quality
+
+MAX_ROWS = 10_000_000  # of one field in one period
+CLOCK_UNSET = "clock-unset"
+CLOCK_STEPPED = "clock-stepped"
+CLOCK_OFF = "clock-off"
+# Of a whole row. A value of the wrong type, or one that is not finite, is null: it is left out by itself.
+_FLAGGED = (Quality.OUT_OF_RANGE, Quality.UNCERTAIN, Quality.BAD, Quality.TIME_BACKWARD)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRows:
+    """Rows sorted by time, number of the message and place in it; the first ones may be before the span.
+
+    A value that was left out is NaN. `used` and `left_out` count rows within the span.
+    """
+
+    times: Times
+    values: Floats
+    used: int
+    left_out: int
+    absences: list[Absence]
+    clock_ms: int | None  # the largest error of the clock that is known
+    clock: str  # a code where the clock cannot be trusted
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A field of a node, the span in us, and how long before it rows are read as well."""
+
+    key: Key
+    field: str
+    span: Span
+    before_us: int
+    clock_max_ms: float
+
+
+class _Gathered:
+    """What chunks give, in any order."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.messages: list[Seen] = []
+        self.holes: list[Absence] = []
+        self.errors: set[int] = set()
+        self.unset = False
+        self._known: set[tuple[str, int]] = set()
+        self._parts: list[tuple[str, Times, Floats, Times, Times]] = []
+        self._count = 0
+
+    def add(self, chunk: StoredChunk) -> None:
+        times, head, start = chunk.content.times, chunk.content.head, 0
+        whole = np.zeros(len(times), np.bool_)
+        seqs, places = np.zeros(len(times), np.int64), np.zeros(len(times), np.int64)
+        for seq, rows in head.messages:
+            part = slice(start, start + rows)
+            start += rows
+            if rows < 1 or (chunk.ep, seq) in self._known:
+                continue  # damage, or a message that is in two day files
+            if not chunk.is_beside:
+                self._known.add((chunk.ep, seq))
+            self.messages.append(Seen(chunk.ep, seq, int(times[part].min()), int(times[part].max())))
+            whole[part], seqs[part], places[part] = True, seq, np.arange(rows)
+        first, (_, end) = self.asked.span[0] - self.asked.before_us, self.asked.span
+        kept = whole & (times >= first) & (times < end)
+        if chunk.is_beside or not kept.any():
+            return
+        self._count += int(kept.sum())
+        if self._count > MAX_ROWS:
+            name = "/".join(self.asked.key)
+            raise EdgebedError(f"{name} has more than {MAX_ROWS:,} rows in one period: use shorter periods")
+        within = kept & (times >= self.asked.span[0])
+        if within.any():
+            self.unset |= head.clk == ClockState.UNSYNCED
+            if head.skew is not None and head.err is not None:
+                self.errors.add(abs(head.skew) + head.err)
+        column = chunk.content.columns.get(self.asked.field)
+        values = np.full(len(times), np.nan) if column is None else as_floats(column)
+        grades = np.array(chunk.content.quality)
+        present = kept & ~(
+            np.isnan(values) & (grades == 0)
+        )  # a row of other fields gives no value of this one
+        values = np.where(np.isin(grades, _FLAGGED) | ~np.isfinite(values), np.nan, values)
+        self._parts.append((chunk.ep, times[present], values[present], seqs[present], places[present]))
+
+    def rows(self) -> tuple[Times, Floats]:
+        if not self._parts:
+            return np.empty(0, np.int64), np.empty(0)
+        ranks = {ep: rank for rank, ep in enumerate(sorted({part[0] for part in self._parts}))}
+        outboxes = np.concatenate([np.full(len(part[1]), ranks[part[0]]) for part in self._parts])
+        times, values, seqs, places = (
+            np.concatenate([part[at] for part in self._parts]) for at in range(1, 5)
+        )
+        order = np.lexsort((places, seqs, outboxes, times))
+        return times[order], values[order]
+
+    def stepped(self) -> bool:
+        """Whether times go back between a message of the span and the one before or after it."""
+        start, end = self.asked.span
+        far = round(self.asked.clock_max_ms * 1000)
+        ordered = sorted(set(self.messages), key=lambda one: (one.ep, one.seq))
+        return any(
+            before.ep == after.ep
+            and after.first_us < before.last_us - far
+            and any(one.first_us < end and one.last_us >= start for one in (before, after))
+            for before, after in pairwise(ordered)
+        )
+
+
+def read_rows(source: Source, asked: Asked, outboxes: Sequence[Outbox]) -> FieldRows:
+    """Everything that is stored of a field in a span, whatever the order of the chunks.
+
+    Raises:
+        EdgebedError: there are too many rows; or as every question to a source.
+    """
+    found, (start, end) = _Gathered(asked), asked.span
+    for chunk in source.chunks_between(
+        asked.key, start - asked.before_us, end, names=(asked.field,), beside=True
+    ):
+        if isinstance(chunk, Hole):
+            found.holes += _damaged(chunk, asked.span, source.damaged)
+        elif len(chunk.content.times):
+            found.add(chunk)
+    times, values = found.rows()
+    within = times >= start
+    clock_ms = max(found.errors, default=None)
+    clock = CLOCK_STEPPED if found.stepped() else CLOCK_UNSET if found.unset else ""
+    if not clock and clock_ms is not None and clock_ms > asked.clock_max_ms:
+        clock = CLOCK_OFF
+    _, device, stream = asked.key
+    return FieldRows(
+        times,
+        values,
+        int((within & ~np.isnan(values)).sum()),
+        int((within & np.isnan(values)).sum()),
+        sorted({*found.holes, *of_stream(outboxes, f"{device}/{stream}", found.messages)}),
+        clock_ms,
+        clock,
+    )
+
+
+def _damaged(hole: Hole, span: Span, files: Iterable[str]) -> list[Absence]:
+    """A hole in what can be read; of a file that gives nothing, the day of its name."""
+    if hole.first_ms <= -ALL:
+        return [absent_day(name) for name in files if name in hole.why]
+    if hole.last_ms < hole.first_ms:  # when is not known
+        return [Absence(*span, DATA_DAMAGED, hole.why)]
+    return [Absence(hole.first_ms * 1000, hole.last_ms * 1000 + 1000, DATA_DAMAGED, hole.why)]
+
+
+def absent_day(name: str) -> Absence:
+    """The day of a damaged file as an absence."""
+    start = midnight_us(day_of(Path(name)).isoformat())
+    return Absence(start, start + DAY_US, DATA_DAMAGED, f"day file {name} is damaged")
