@@ -148,6 +148,30 @@ def test_a_camera_page_waits_for_the_first_picture_without_an_error(watched: Any
     expect(page.locator(".picture canvas")).to_be_hidden()  # and `watched` found nothing in the console
 
 
+def test_a_picture_that_comes_after_its_view_was_left_is_dropped(watched: Any) -> None:
+    """The view is gone at once, and its effects end with the next frame: a picture may come between."""
+    page = watched.open(CAMERA, wait="canvas.still:not([hidden])")
+    left = page.evaluate(
+        """() => new Promise((resolve) => {
+            const make = createImageBitmap;
+            const step = () => new Promise((next) => {
+                const { port1, port2 } = new MessageChannel();
+                port1.onmessage = next;
+                port2.postMessage(0);
+            });
+            requestAnimationFrame = (draw) => setTimeout(draw, 1_000); // no frame comes
+            createImageBitmap = async (...what) => {
+                const picture = await make(...what);
+                location.hash = "#/";
+                while (document.querySelector("canvas.still")) await step();
+                setTimeout(() => resolve(picture.width), 200); // 0: it was closed
+                return picture;
+            };
+        })"""
+    )
+    assert left == 0  # and `watched` found no error of the page
+
+
 def test_live_chart_moves_and_follows_the_chosen_signals(
     watched: Any, picture: Callable[[Page, str], None]
 ) -> None:

@@ -18,6 +18,7 @@ export function Snapshot({ node, device, stream }) {
   useEffect(
     () =>
       follow(node, device, stream, (snap, picture) => {
+        if (!canvas.current) return picture.close(); // the view was left; its effects end with the next frame
         paint(canvas.current, snap, picture);
         setShown(snap);
       }),
