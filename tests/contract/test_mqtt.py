@@ -123,6 +123,7 @@ async def test_each_message_is_a_row_and_unusable_ones_are_counted(broker: Broke
         keep={"machine": 2},
         time=TimeOptions(path="at"),
         max_message_bytes=60_000,
+        silence_s=30.0,  # the test is not about silence
     )
     clock = Clock(start_ns=YEAR_2026 + 5 * NS_PER_S)
     good = {"air": {"temp": 21.5}, "n": 7.0, "w": "용접 3번"}
