@@ -182,16 +182,7 @@ class DesiredConfig:
         active = "" if used is None else used.digest
         if (report := self.report) is None:
             return Reported(ver=0, state="applied", ts=self._clock.now_ms())
-        return Reported(
-            ver=report.ver,
-            state=report.state,
-            hash=report.digest,
-            active=active,
-            err=report.why[:2_000],
-            code=report.reason.coded()["code"],
-            args=report.reason.coded()["args"],
-            ts=report.ts,
-        )
+        return report.reported(active)
 
     def document(self) -> dict[str, Any]:
         """The newest document for status.json."""

@@ -120,16 +120,7 @@ class Pilots:
         active = "" if self._current is None else self._current.hash
         if (report := self._note or self._kept.report) is None:
             return Reported(ver=0, state="applied", ts=self._clock.now_ms())
-        return Reported(
-            ver=report.ver,
-            state=report.state,
-            hash=report.digest,
-            active=active,
-            err=report.why[:2_000],
-            code=report.reason.coded()["code"],
-            args=report.reason.coded()["args"],
-            ts=report.ts,
-        )
+        return report.reported(active)
 
     def _is_old(self, desired: Desired, signed: bool) -> bool:
         """Whether a message with a mac is one of before, which another client can send again."""

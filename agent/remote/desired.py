@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct
 from agent.state_dir import keep
 from wire.codec import decode
 from wire.errors import EdgebedError, WireError
-from wire.messages import MAX_BODY, Desired
+from wire.messages import MAX_BODY, Desired, Reported
 from wire.reasons import Args, Reason
 
 log = logging.getLogger("edgebed.agent")
@@ -63,6 +63,20 @@ class Report(Struct, frozen=True, kw_only=True):
     def reason(self) -> Reason:
         """Why the document is not in use."""
         return Reason(self.why, self.code, self.args)
+
+    def reported(self, active: str) -> Reported:
+        """The body of `reported/...`; `active` is the hash of the document in use."""
+        coded = self.reason.coded()
+        return Reported(
+            ver=self.ver,
+            state=self.state,
+            hash=self.digest,
+            active=active,
+            err=self.why[:2_000],
+            code=coded["code"],
+            args=coded["args"],
+            ts=self.ts,
+        )
 
 
 class Kept(Struct, frozen=True, kw_only=True):
