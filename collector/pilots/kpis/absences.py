@@ -62,6 +62,9 @@ class Outbox:
         self._missing = balance.missing
         self._stored = next(((first, account.stored.highest()) for first, _ in account.stored), (0, 0))
         self._lost = account.lost
+        claimed_ms = account.claim.at_ms if account.claim else 0
+        self.first_us = (account.first or claimed_ms) * 1000  # when messages were received
+        self.last_us = (account.last or claimed_ms) * 1000
 
     def absent(self, first: int, last: int, cls: str, stream: str = "") -> tuple[str, str] | None:
         """A code and a reason if some of these numbers are not stored, and may be of a class and stream."""
@@ -84,15 +87,19 @@ class Outbox:
         return DATA_WAITING, f"{shown} wait at the node"
 
     def _is_whole(self, first: int, last: int, stream: str) -> bool:
-        """Whether the numbers of the rows show that none of a stream is absent between two stored messages.
+        """Whether the numbers of the rows show that none of a stream is absent before a stored message.
 
-        `first - 1` and `last + 1` are messages of the stream.
+        `last + 1` is that message, and `first - 1` the one of the stream before it, if there is one.
         """
         at = bisect_right(self._runs, last + 1) - 1
-        if at < 0 or (first - 1 < self._runs[at] and (at or first > 1)):
-            return False
+        if at < 0 or self._runs[at] > max(1, first - 1):
+            return False  # rows of an earlier run may be absent at its end
         ranges = self._rows[self._runs[at]].get(stream)
         return ranges is not None and len(ranges) == 1 and 1 in ranges
+
+    def was_stored(self, start_us: int, end_us: int) -> bool:
+        """Whether messages were received within a span; if none was at all, whether it was in use."""
+        return self.first_us < end_us and start_us <= self.last_us
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -111,31 +118,40 @@ class Outbox:
         yield from ((one.first_day, one.last_day) for one in self._pruned if one.cls == cls)
 
 
-def of_stream(outboxes: Iterable[Outbox], stream: str, messages: Sequence[Seen]) -> list[Absence]:
-    """Where rows of `device/stream` are absent: between its messages, where numbers between are absent."""
+def of_stream(
+    outboxes: Iterable[Outbox], stream: str, messages: Sequence[Seen], within: tuple[int, int]
+) -> list[Absence]:
+    """Where rows of `device/stream` are absent: between its messages, where numbers between are absent.
+
+    An outbox that has none of its messages counts if its messages were received within a span.
+    """
     found: list[Absence] = []
     firsts, lasts = sorted(one.first_us for one in messages), sorted(one.last_us for one in messages)
     for outbox in outboxes:
         mine = sorted({one for one in messages if one.ep == outbox.ep}, key=lambda one: one.seq)
+        if not mine and not outbox.was_stored(*within):
+            continue
         edges = [None, *mine, None]
         for before, after in pairwise(edges):
             low = 1 if before is None else before.seq + 1
             high = outbox.taken if after is None else after.seq - 1
             # rows of other outboxes end what one of them lost: a node has one at a time
-            start = before.last_us if before is not None else _before(lasts, after)
-            end = after.first_us if after is not None else _after(firsts, before)
-            if low <= high and start < end and (why := outbox.absent(low, high, "data", stream)) is not None:
+            start = before.last_us if before else _before(lasts, after.first_us if after else outbox.first_us)
+            end = after.first_us if after else _after(firsts, before.last_us if before else outbox.last_us)
+            # what is absent at the end is not bounded by the number of a row
+            of = "" if after is None else stream
+            if low <= high and start < end and (why := outbox.absent(low, high, "data", of)) is not None:
                 found.append(Absence(start, end, *why))
     return found
 
 
-def _before(lasts: Sequence[int], one: Seen | None) -> int:
-    at = 0 if one is None else bisect_left(lasts, one.first_us)
+def _before(lasts: Sequence[int], at_us: int) -> int:
+    at = bisect_left(lasts, at_us)
     return lasts[at - 1] if at else -ALL
 
 
-def _after(firsts: Sequence[int], one: Seen | None) -> int:
-    at = len(firsts) if one is None else bisect_right(firsts, one.last_us)
+def _after(firsts: Sequence[int], at_us: int) -> int:
+    at = bisect_right(firsts, at_us)
     return firsts[at] if at < len(firsts) else ALL
 
 

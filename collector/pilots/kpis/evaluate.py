@@ -115,11 +115,13 @@ class _Judged:
         span = empty.start_ms * 1000, empty.end_ms * 1000
         inputs = Inputs(self._stored, self._kpi.inputs, self._kpi.given, span)
         found = parts(self._kpi, inputs)
+        if found is not None and not (math.isfinite(found.numerator) and math.isfinite(found.denominator)):
+            found = None
         facts = inputs.facts
         complete, doubt = _completeness(facts, span)
         filled = replace(
             empty,
-            value=_value(found),
+            value=None if found is None else _quotient(found),
             numerator=None if found is None else found.numerator,
             denominator=None if found is None else found.denominator,
             rows=facts.used,
@@ -182,11 +184,9 @@ def covariate(plan: Plan, name: str) -> Kpi:
     )
 
 
-def _value(found: Parts | None) -> float | None:
-    """The ratio; None without one, or where it is not finite."""
-    if found is None or not found.denominator:
-        return None
-    value = found.numerator / found.denominator
+def _quotient(found: Parts) -> float | None:
+    """The ratio; None where the denominator is 0 or the ratio is beyond all floats."""
+    value = found.numerator / found.denominator if found.denominator else math.inf
     return value if math.isfinite(value) else None
 
 

@@ -226,7 +226,7 @@ class Inputs:
     def moved(self, name: str) -> float | None:
         """How far a counter moved, over all nodes."""
         found = [steps.moved(rows.times, rows.values, *self.span) for rows, _ in self.rows(name)]
-        return None if not found or None in found else math.fsum(each for each in found if each is not None)
+        return None if not found or None in found else steps.total(np.array(found, np.float64))
 
     def together(self, name: str, beside: str) -> Iterator[tuple[Steps, Floats]]:
         """A flag and one beside it at each node, where both are known; an input that is not there is true."""
@@ -258,7 +258,7 @@ class Inputs:
         if not len(values):
             return None
         if word == "sum":
-            return math.fsum(values.tolist())
+            return steps.total(values)
         values.sort()
         return float(values[math.ceil(len(values) * _RANKS[word]) - 1])
 
@@ -272,10 +272,7 @@ def _over_time(word: str, several: list[Steps]) -> float | None:
     if not known:
         return None
     if word == "mean":
-        return (
-            math.fsum(part for each in several for part in (each.values * (each.ends - each.starts)).tolist())
-            / known
-        )
+        return steps.total(np.concatenate([each.weighted() for each in several])) / known
     true_us = sum(each.where(each.values != 0).time_us for each in several)
     return true_us / known if word == "share" else true_us / HOUR_US
 

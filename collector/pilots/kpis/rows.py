@@ -150,7 +150,7 @@ def read_rows(source: Source, asked: Asked, outboxes: Sequence[Outbox]) -> Field
         values,
         int((within & ~np.isnan(values)).sum()),
         int((within & np.isnan(values)).sum()),
-        sorted({*found.holes, *of_stream(outboxes, f"{device}/{stream}", found.messages)}),
+        sorted({*found.holes, *of_stream(outboxes, f"{device}/{stream}", found.messages, asked.span)}),
         clock_ms,
         clock,
     )

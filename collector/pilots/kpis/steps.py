@@ -42,17 +42,18 @@ class Steps:
         cut = Steps(np.maximum(self.starts, start_us), np.minimum(self.ends, end_us), self.values)
         return cut.where(cut.ends > cut.starts)
 
-    def mean(self) -> float | None:
-        """The time-weighted mean."""
-        known = self.time_us
-        if not known:
-            return None
-        return math.fsum((self.values * (self.ends - self.starts)).tolist()) / known
+    def weighted(self) -> Floats:
+        """Each value times its time in us."""
+        with np.errstate(over="ignore"):  # inf: no value
+            return np.asarray(self.values * (self.ends - self.starts))
 
 
-def always(start_us: int, end_us: int) -> Steps:
-    """The value 1 all the time."""
-    return over([(start_us, end_us)] if end_us > start_us else [])
+def total(values: Floats) -> float:
+    """The sum, rounded once; NaN if it is beyond all floats."""
+    try:
+        return math.fsum(values.tolist())
+    except (OverflowError, ValueError):  # ValueError: inf and -inf
+        return math.nan
 
 
 def over(spans: Iterable[Span]) -> Steps:
@@ -129,7 +130,8 @@ def moved(times: Times, values: Floats, start_us: int, end_us: int) -> float | N
     first = max(0, int(np.searchsorted(times, start_us)) - 1)
     if len(values) - first < 2:
         return None
-    steps = np.diff(values[first:])
+    with np.errstate(over="ignore"):  # inf: no value
+        steps = np.diff(values[first:])
     down = steps < 0
     if down.any():
         usual = float(np.max(steps[~down], initial=0.0))
@@ -139,7 +141,7 @@ def moved(times: Times, values: Floats, start_us: int, end_us: int) -> float | N
             wrapped = steps + size
             passed = np.where((wrapped >= 0) & (wrapped <= _LIKE * usual), wrapped, passed)
         steps = np.where(down, passed, steps)
-    return math.fsum(steps.tolist())
+    return total(steps)
 
 
 def falls(one: Steps, beside: Floats, start_us: int) -> int:

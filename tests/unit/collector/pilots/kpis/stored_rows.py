@@ -41,6 +41,13 @@ class Plant:
         self._seqs: dict[str, int] = {}
         self._rows: dict[tuple[str, str], int] = {}
         self.offset = Offset()
+        self.ep = EP
+
+    def new_outbox(self, ep: str) -> None:
+        """The next messages are those of another outbox."""
+        self.ep = ep
+        self._seqs.clear()
+        self._rows.clear()
 
     def _next(self, node: str) -> int:
         self._seqs[node] = self._seqs.get(node, 0) + 1
@@ -61,7 +68,7 @@ class Plant:
         seq, first = self._next(node), self._rows.get((node, path), 0) + 1
         self._rows[(node, path)] = first + rows - 1
         body = Batch(
-            ep=EP,
+            ep=self.ep,
             seq=seq,
             no=(1, first),
             t0=start_ms,
@@ -84,7 +91,7 @@ class Plant:
         """An event."""
         device, kind = path.split("/")
         topic = f"tb1/{node}/event/{device}/{kind}"
-        body = encode(Event(ep=EP, seq=self._next(node), ts=at_ms, type=kind, **more))
+        body = encode(Event(ep=self.ep, seq=self._next(node), ts=at_ms, type=kind, **more))
         return Received(topic, body, at_ms + 50, False, (1, 1), parsed=parse_topic(topic))
 
     def gap(self, at_ms: int, first: int, last: int, *, node: str = NODE) -> Received:
@@ -106,9 +113,9 @@ class Plant:
             for at in range(0, count, batch)
         ]
 
-    def commit(self, several: Sequence[Received]) -> None:
+    def commit(self, several: Sequence[Received], now_ms: int = T0) -> None:
         """What the writer does with a group."""
-        built = GroupBuilder(self.ledger, lambda _node: self.offset, T0).build(several)
+        built = GroupBuilder(self.ledger, lambda _node: self.offset, now_ms).build(several)
         built.group.marks = self.ledger.marks(built.drafts)
         self.store.commit(built.group)
         self.ledger.accept(built.drafts, built.group.custody)

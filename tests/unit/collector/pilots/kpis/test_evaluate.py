@@ -152,6 +152,33 @@ def test_lost_numbers_between_rare_events_are_placed_in_time(plant: Plant) -> No
     assert found[2].value == 1.0
 
 
+def test_what_an_old_outbox_lost_is_not_of_today(plant: Plant) -> None:
+    several = plant.series({"parts": list(range(360))})
+    plant.commit([*several[:2], *several[3:]])
+    plant.new_outbox("ffeeddccbbaa9988")
+    plant.commit(plant.series({"parts": list(range(720))}, start_ms=T0 + 50 * HOUR), T0 + 51 * HOUR)
+    found = plant.values(RATE, hours=(0, 1, 50, 51, 52))
+    assert [(each.status, each.code) for each in found] == [
+        ("incomplete", "data-missing"), ("missing", "no-data"), ("used", ""), ("used", ""),
+    ]  # fmt: skip
+
+
+def test_rows_lost_at_the_end_of_a_run_are_not_taken_for_none(plant: Plant) -> None:
+    plant.commit(plant.series({"running": [True] * 360}))
+    plant.data(T0, {"running": [False] * 60})  # the agent stops before it is sent
+    plant.commit([plant.data(T0 + HOUR * 3 // 2, {"running": [True] * 60}, no=(8, 1))])
+    found = plant.value(kpi("availability", running=""), hours=(0, 1.6))
+    assert (found.status, found.code) == ("incomplete", "data-missing")
+
+
+@pytest.mark.parametrize("formula", ["mean(level)", "sum(level)", "level * mean(level)", "delta(level)"])
+def test_values_beyond_all_sums_are_no_value_and_no_crash(plant: Plant, formula: str) -> None:
+    plant.commit([plant.data(T0, {"level": [1e308, -1e308, 1e308, 1e308]})])
+    text = formula.replace("level *", "max(level) *")
+    found = plant.value(kpi(text, level=""), hours=(0, 40 / 3600))
+    assert (found.status, found.code, found.value) == ("missing", "no-value", None)
+
+
 def test_a_changed_row_in_a_day_file_is_named(plant: Plant, packed_at_once: None) -> None:
     plant.commit(plant.series(shift()))
     (path,) = day_files(plant.folder)
