@@ -42,6 +42,7 @@ _PLANNED: dict[str, Units] = {
 }  # time that is planned for production; all of the period where it is not set
 _PARTS: dict[str, Units] = {"parts": COUNT}
 _REJECTS: dict[str, Units] = {"rejects": COUNT}
+MASS = ("kg", "g", "t")
 _TRUTH: dict[str, Units] = {"alarms": EVENTS, "truth": EVENTS}
 
 # word -> formula; ISO 22400-2 names oee and its parts availability, effectiveness and quality ratio
@@ -56,7 +57,14 @@ FORMULAS: dict[str, Formula] = {
     "defect-rate": Formula(SHARE, {**_PARTS, **_REJECTS}, estimand="ratio"),
     "false-alarms-per-hour": Formula(("/h",), {**_TRUTH}, given=("within_s",), estimand="count"),
     "alarms-per-hour": Formula(("/h",), {"alarms": EVENTS}, estimand="count"),
+    "alarms-per-patient-day": Formula(("/d",), {"alarms": EVENTS}, {"present": _FLAG}, estimand="count"),
     "detection-sensitivity": Formula(SHARE, {**_TRUTH}, given=("within_s",), estimand="ratio"),
+    "detection-precision": Formula(SHARE, {**_TRUTH}, given=("within_s",), estimand="ratio"),
+    "share-above": Formula(SHARE, {"level": ()}, given=("limit",)),
+    # safety
+    "conflicts-per-1000": Formula(
+        ("1", "{conflict}"), {"conflicts": EVENTS, "users": COUNT}, estimand="count"
+    ),
     # cost and energy
     "energy": Formula(ENERGY, {"energy": ENERGY}),
     "energy-per-part": Formula(
@@ -67,10 +75,12 @@ FORMULAS: dict[str, Formula] = {
         {"energy": ENERGY, "distance": DISTANCE},
         estimand="ratio",
     ),
+    "emissions": Formula(MASS, {"energy": ENERGY}, given=("g_per_kwh",)),
     # delivery
     "lead-time": Formula(TIME, {"start": EVENTS, "end": EVENTS}),
     "on-time-share": Formula(SHARE, {"start": EVENTS, "end": EVENTS}, given=("within_s",), estimand="ratio"),
     # assets
+    "state-time": Formula(TIME, {"state": ()}, given=("state_value",)),
     "downtime": Formula(TIME, {**_RUN}, {**_PLANNED}),
     "stops": Formula(("1",), {**_RUN}, {**_PLANNED}, estimand="count"),
     "mtbf": Formula(TIME, {**_RUN}, {**_PLANNED}, estimand="ratio"),

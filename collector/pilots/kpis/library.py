@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from collector.pilots.kpis import events, steps
 from collector.pilots.kpis.inputs import PAIRED_US, Inputs
+from collector.pilots.kpis.steps import Floats
 from collector.pilots.kpis.units import factor
 from wire.pilot import expression
 from wire.pilot.plan import Kpi
 
+Flags = NDArray[np.bool_]
 _US = 1_000_000
 ISO = "ISO 22400-2:2014"
 
@@ -137,6 +142,47 @@ def _alarms(inputs: Inputs) -> Parts | None:
     return Parts(float(len(inputs.inside(inputs.events("alarms")))), inputs.known_hours("alarms"), "/h")
 
 
+def _precision(inputs: Inputs) -> Parts | None:
+    alarms, right, _, _ = _hits(inputs)
+    return Parts(float(right), float(alarms))
+
+
+def _patient_days(inputs: Inputs) -> Parts | None:
+    count = float(len(inputs.inside(inputs.events("alarms"))))
+    hours = inputs.value("time", "present") if inputs.has("present") else inputs.known_hours("alarms")
+    return None if hours is None else Parts(count, hours / 24, "/d")
+
+
+def _conflicts(inputs: Inputs) -> Parts | None:
+    users = inputs.moved("users")
+    count = float(len(inputs.inside(inputs.events("conflicts"))))
+    return None if users is None else Parts(count, users / 1000)
+
+
+def _time_where(inputs: Inputs, name: str, chosen: Callable[[Floats], Flags]) -> Parts | None:
+    """The time in which a field has chosen values, and that in which it is known, in s."""
+    held = [steps.between(*inputs.span) for _, steps in inputs.rows(name)]
+    known = sum(each.time_us for each in held)
+    found = sum(each.where(chosen(each.values)).time_us for each in held)
+    return Parts(found / _US, known / _US) if known else None
+
+
+def _share_above(inputs: Inputs) -> Parts | None:
+    return _time_where(inputs, "level", lambda values: values > inputs.given["limit"])
+
+
+def _state_time(inputs: Inputs) -> Parts | None:
+    found = _time_where(inputs, "state", lambda values: values == inputs.given["state_value"])
+    return None if found is None else Parts(found.numerator, 1.0, "s")
+
+
+def _emissions(inputs: Inputs) -> Parts | None:
+    used = inputs.moved("energy")
+    if used is None:
+        return None
+    return Parts(used * float(factor(inputs.unit("energy"), "kW.h")) * inputs.given["g_per_kwh"], 1.0, "g")
+
+
 def _energy(inputs: Inputs) -> Parts | None:
     used = inputs.moved("energy")
     return None if used is None else Parts(used, 1.0, inputs.unit("energy"))
@@ -233,6 +279,15 @@ LIBRARY: dict[str, Entry] = {
     "alarms-per-hour": Entry(
         "S", "alarms per hour", "시간당 알람", "alarms / hours", _LESS, "EEMUA 191", _alarms
     ),
+    "alarms-per-patient-day": Entry(
+        "S",
+        "alarms per patient day",
+        "환자일당 알람",
+        "alarms / days, of the time in which `present` is true if it is given",
+        _LESS,
+        "own",
+        _patient_days,
+    ),
     "detection-sensitivity": Entry(
         "Q",
         "sensitivity",
@@ -241,6 +296,33 @@ LIBRARY: dict[str, Entry] = {
         _MORE,
         "STARD 2015",
         _sensitivity,
+    ),
+    "detection-precision": Entry(
+        "Q",
+        "precision",
+        "정밀도",
+        "alarms with a true event at most `within_s` before or after / alarms",
+        _MORE,
+        "STARD 2015",
+        _precision,
+    ),
+    "share-above": Entry(
+        "Q",
+        "share of time above a limit",
+        "기준 초과 시간 비율",
+        "time with `level` > `limit` / time in which it is known",
+        _LESS,
+        "own",
+        _share_above,
+    ),
+    "conflicts-per-1000": Entry(
+        "S",
+        "conflicts per 1,000 road users",
+        "통행 1,000건당 상충",
+        "conflicts / (users / 1,000)",
+        _LESS,
+        "FHWA-HRT-08-051",
+        _conflicts,
     ),
     "energy": Entry("E", "energy", "에너지 사용량", "energy", _LESS, "ISO 50006", _energy),
     "energy-per-part": Entry(
@@ -261,6 +343,15 @@ LIBRARY: dict[str, Entry] = {
         "ISO 50006",
         _energy_per("distance"),
     ),
+    "emissions": Entry(
+        "E",
+        "emissions of energy used",
+        "온실가스 배출량",
+        "energy · `g_per_kwh`",
+        _LESS,
+        "GHG Protocol, scope 2",
+        _emissions,
+    ),
     "lead-time": Entry(
         "D",
         "lead time",
@@ -278,6 +369,15 @@ LIBRARY: dict[str, Entry] = {
         _MORE,
         "SCOR RL.2.2",
         _on_time,
+    ),
+    "state-time": Entry(
+        "A",
+        "time in a state",
+        "상태별 시간",
+        "time with `state` = `state_value`",
+        _LESS,
+        "own",
+        _state_time,
     ),
     "downtime": Entry(
         "P", "unplanned down time", "비계획 정지 시간", "planned time - running time", _LESS, ISO, _downtime

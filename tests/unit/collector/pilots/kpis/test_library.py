@@ -55,6 +55,8 @@ def test_alarms_are_compared_with_what_happened(plant: Plant) -> None:
     assert (false.value, false.numerator, false.status, false.rows) == (2.0, 2.0, "used", 8)
     found = plant.value(kpi("detection-sensitivity", "%", given=given, **asked), hours=(0, 1))
     assert (found.value, found.denominator) == (75.0, 4.0)
+    right = plant.value(kpi("detection-precision", given=given, **asked), hours=(0, 1))
+    assert (right.numerator, right.denominator) == (2.0, 4.0)
 
 
 def test_an_hour_without_alarms_is_a_zero_and_a_silent_node_is_not(plant: Plant) -> None:
@@ -98,6 +100,30 @@ def test_energy_is_given_in_another_unit_of_the_same_dimension(plant: Plant) -> 
     assert plant.value(per, hours=hours).value == pytest.approx(2_000.0)
     with pytest.raises(WireError, match=r"a value in kW\.h cannot be given in km: write a unit like it"):
         plant.value(kpi("energy", "km", energy="kW.h"), hours=hours)
+
+
+def test_emissions_follow_from_the_energy(plant: Plant) -> None:
+    plant.commit(plant.series({"energy": [at * 1.0 for at in range(360)]}))
+    found = plant.value(kpi("emissions", "kg", energy="MJ", given={"g_per_kwh": 360.0}), hours=(0, 1))
+    assert found.value == pytest.approx(359 / 3.6 * 0.36)
+
+
+def test_time_in_a_state_and_above_a_limit(plant: Plant) -> None:
+    plant.commit(plant.series({"state": [1] * 90 + [3] * 180 + [4] * 90, "level": [5.0] * 270 + [7.5] * 90}))
+    state = kpi("state-time", "min", state="", given={"state_value": 3.0})
+    assert plant.value(state, hours=(0, 1)).value == 30.0
+    assert plant.value(kpi("share-above", "%", level="", given={"limit": 7.0}), hours=(0, 1)).value == 25.0
+    assert plant.value(kpi("share-above", level="", given={"limit": 7.5}), hours=(0, 1)).value == 0.0
+
+
+def test_events_are_counted_per_days_of_patients_and_per_users(plant: Plant) -> None:
+    rows = {"present": [True] * 180 + [False] * 180, "users": [at * 10 for at in range(360)]}
+    plant.commit(plant.series(rows))
+    plant.commit([plant.event(T0 + at * 60_000, "cell/alarm") for at in (10, 20, 25)])
+    alarms = plant.value(kpi("alarms-per-patient-day", "/d", alarms=ALARM, present=""), hours=(0, 1))
+    assert (alarms.numerator, alarms.denominator, alarms.value) == (3.0, 0.5 / 24, 144.0)
+    conflicts = plant.value(kpi("conflicts-per-1000", conflicts=ALARM, users=""), hours=(0, 1))
+    assert conflicts.value == pytest.approx(3 / 3.59)
 
 
 def test_an_expression_divides_two_sums(plant: Plant) -> None:
