@@ -61,7 +61,8 @@ def evaluate(
     """The values of all periods in the order of the schedule.
 
     `machine` limits it to one machine of a parallel or paired design: a node, or a device in the place of the
-    device of every input. `rates` are declared rates in Hz: fewer rows than that lower the completeness.
+    device of every input. An input that names its node stays as it is. `rates` are declared rates in Hz:
+    fewer rows than that lower the completeness.
     Set `source.deadline` before.
 
     Raises:
@@ -82,10 +83,8 @@ def values(
     rates: Mapping[Key, float] | None = None,
 ) -> Iterator[PeriodValue]:
     """Like `evaluate`, one period at a time."""
-    node, device = "/".join(machine.split("/")[:4]), "/".join(machine.split("/")[4:])
-    nodes = [each for each in plan.nodes if each == node] if machine else plan.nodes
-    outboxes = {each: [Outbox(known) for known in ledger.known_of(each)] for each in nodes}
-    stored = Stored(source, outboxes, device, plan.data.clock_max_ms, rates or {})
+    outboxes = {each: [Outbox(known) for known in ledger.known_of(each)] for each in plan.nodes}
+    stored = Stored(source, outboxes, machine, plan.data.clock_max_ms, rates or {})
     judged = _Judged(kpi, plan, stored)
     is_treated = not machine or not schedule.treated or machine in schedule.treated
     trial_ms = schedule.trial_ms[0]

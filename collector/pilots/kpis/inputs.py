@@ -44,15 +44,15 @@ class Stored:
         self,
         source: Source,
         outboxes: Mapping[str, list[Outbox]],
-        device: str,
+        machine: str,
         clock_max_ms: float,
         rates: Mapping[Key, float],
     ) -> None:
         self.source = source
         self.outboxes = outboxes
+        self._node, self._device = "/".join(machine.split("/")[:4]), "/".join(machine.split("/")[4:])
         self.clock_max_ms = clock_max_ms
         self.rates = rates
-        self._device = device
         self._streams: dict[str, dict[str, set[str]]] = {}
         self._of_events: dict[str, list[Absence]] = {}
 
@@ -60,11 +60,13 @@ class Stored:
         """The path of an input; its device is replaced where the machine is a device."""
         path = each.field or each.event or ""
         device, _, rest = path.partition("/")
-        return f"{self._device or device}/{rest}"
+        return f"{self._device if self._device and each.node is None else device}/{rest}"
 
     def nodes(self, each: Input) -> list[str]:
         """The nodes of an input; of a field, those that ever had the stream, or all if none had."""
-        asked = [node for node in self.outboxes if each.node in (None, node)]
+        # an input that names its node is the same for every machine, such as the flag of a whole line
+        wanted = each.node or self._node
+        asked = [node for node in self.outboxes if wanted in ("", node)]
         if each.field is None:
             return asked
         device, stream, _ = self.path(each).split("/")

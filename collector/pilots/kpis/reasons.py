@@ -33,7 +33,11 @@ REASONS: dict[str, tuple[str, str, str]] = {
         "data of a condition of `exclude` are not complete",
         "제외 조건을 판단할 데이터가 부족하다",
     ),
-    "clock-unset": ("clock", "the clock of the node was not set", "노드 시계가 맞추어져 있지 않았다"),
+    "clock-unset": (
+        "clock",
+        "the clock of the node was not set, and its error is not known",
+        "노드 시계가 맞추어져 있지 않았고 오차도 알 수 없다",
+    ),
     "clock-stepped": (
         "clock",
         "the clock was set by more than `clock_max_ms`, or times go back between messages",

@@ -88,9 +88,10 @@ class _Gathered:
             raise EdgebedError(f"{name} has more than {MAX_ROWS:,} rows in one period: use shorter periods")
         within = kept & (times >= self.asked.span[0])
         if within.any():
-            self.unset |= head.clk == ClockState.UNSYNCED
             if head.skew is not None and head.err is not None:
                 self.errors.add(abs(head.skew) + head.err)
+            else:  # without a time service a clock may be right: the delays of both ways show it
+                self.unset |= head.clk == ClockState.UNSYNCED
         column = chunk.content.columns.get(self.asked.field)
         values = np.full(len(times), np.nan) if column is None else as_floats(column)
         grades = np.array(chunk.content.quality)

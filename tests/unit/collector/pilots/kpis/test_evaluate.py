@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from collector.pilots.kpis.evaluate import PeriodValue
+from collector.pilots.kpis.evaluate import PeriodValue, evaluate
 from collector.store.clock_skew import Offset
 from collector.store.folder import day_files
 from tests.unit.collector.pilots.kpis.stored_rows import (
@@ -25,7 +25,8 @@ from tests.unit.collector.pilots.kpis.stored_rows import (
     condition,
     kpi,
 )
-from wire.pilot.plan import Data, Exclude, Input, LeftOut
+from wire.pilot.plan import Data, Exclude, Input, LeftOut, Window
+from wire.pilot.schedule import schedule
 
 OEE = {"running": "", "planned": "", "parts": "{part}", "rejects": "{part}"}
 RATE = kpi("units-per-hour", "{part}/h", parts="{part}")
@@ -237,15 +238,13 @@ def test_an_event_of_a_set_clock_touches_its_periods(
 
 
 def test_a_clock_that_is_unset_or_off_is_found(plant: Plant) -> None:
-    plant.commit(plant.series({"parts": list(range(360))}, clk=0))
-    plant.offset = Offset(900, 200)
-    plant.commit(plant.series({"parts": list(range(360, 720))}, start_ms=T0 + HOUR, clk=1))
-    plant.offset = Offset(-3, 2)
-    plant.commit(plant.series({"parts": list(range(720, 1_080))}, start_ms=T0 + 2 * HOUR, clk=1))
-    plan = a_plan(data=Data(clock_max_ms=1_000))
-    found = plant.values(RATE, plan, hours=(0, 1, 2, 3))
+    clocks = [(0, Offset()), (1, Offset(900, 200)), (1, Offset(-3, 2)), (0, Offset(40, 9))]
+    for hour, (clk, plant.offset) in enumerate(clocks):
+        parts = list(range(360 * hour, 360 * hour + 360))
+        plant.commit(plant.series({"parts": parts}, start_ms=T0 + hour * HOUR, clk=clk))
+    found = plant.values(RATE, a_plan(data=Data(clock_max_ms=1_000)), hours=(0, 1, 2, 3, 4))
     assert [(each.status, each.code, each.clock_ms) for each in found] == [
-        ("clock", "clock-unset", None), ("clock", "clock-off", 1_100), ("used", "", 5),
+        ("clock", "clock-unset", None), ("clock", "clock-off", 1_100), ("used", "", 5), ("used", "", 49),
     ]  # fmt: skip
 
 
@@ -277,6 +276,17 @@ def test_two_nodes_are_added_up(plant: Plant) -> None:
     assert plant.value(made, both, hours=(0, 1)).value == 359 * 3
     assert plant.value(made, both, hours=(0, 1), machine=OTHER).value == 359 * 2
     assert plant.value(made, both, hours=(0, 1), machine=f"{NODE}/cell").value == 359
+
+
+def test_a_machine_shares_the_inputs_of_a_named_node(plant: Plant) -> None:
+    plant.commit(plant.series({"planned": [True] * 180 + [False] * 180}))
+    plant.commit(plant.series({"running": [True] * 360}, node=OTHER))
+    planned = Input(field="cell/production/planned", node=NODE)
+    asked = kpi("downtime", "min", running="", planned=planned)
+    assert plant.value(asked, a_plan(NODE, OTHER), hours=(0, 1), machine=OTHER).value == 0.0
+    share = kpi("time(planned)", "h", planned=planned)
+    assert plant.value(share, a_plan(NODE, OTHER), hours=(0, 1), machine=f"{OTHER}/arm").value == 0.5
+    assert plant.value(asked, a_plan(NODE), hours=(0, 1), machine=OTHER).completeness == 0.0
 
 
 def test_a_node_that_is_silent_is_not_left_out_quietly(plant: Plant) -> None:
@@ -338,10 +348,19 @@ def test_a_ratio_takes_a_period_whose_own_value_does_not_exist(plant: Plant) -> 
     assert (alone.status, alone.code) == ("missing", "no-value")
 
 
-@pytest.mark.parametrize("hours", [23, 25])
-def test_a_day_has_the_hours_of_its_local_clock(plant: Plant, hours: int) -> None:
-    plant.commit(plant.series({"parts": list(range(hours * 60 + 1))}, per=60_000))
-    assert plant.value(RATE, hours=(0, hours)).value == pytest.approx(60.0, rel=2e-3)
+def test_days_follow_the_local_clock_of_the_plan(plant: Plant) -> None:
+    design = replace(a_plan().design, unit="day", periods=12, washout_s=0.0)
+    window = Window(start="2026-03-24", end="2026-04-05")
+    windows = replace(a_plan().windows, tz="Europe/Berlin", baseline=None, trial=window)
+    plan = replace(a_plan(), design=design, windows=windows)
+    made = schedule(plan)
+    start_ms = made.periods[0].start_ms
+    plant.commit(plant.series({"parts": list(range(12 * 144))}, start_ms=start_ms, per=600_000))
+    with closing(plant.store.source()) as source:
+        found = evaluate(RATE, plan, made, source, plant.ledger)
+    assert [round((each.numerator or 0) / 6) for each in found] == [24] * 5 + [23] + [24] * 6
+    assert {each.status for each in found} == {"used"}
+    assert [round(each.denominator or 0) for each in found][5] == 23
 
 
 def lines(found: list[PeriodValue]) -> bytes:
