@@ -70,6 +70,7 @@ COVERED_BY = {
     "collector.pilots.kpis.inputs": "tests/unit/collector/pilots/kpis/test_evaluate.py",
     "collector.pilots.kpis.reasons": "tests/unit/collector/pilots/kpis/test_library.py",
     "collector.pilots.kpis.rows": "tests/unit/collector/pilots/kpis/test_evaluate.py",
+    "collector.pilots.kpis.sums": "tests/unit/collector/pilots/kpis/test_evaluate.py",
     "collector.pilots.kpis.steps": "tests/unit/collector/pilots/kpis/test_evaluate.py",
     "collector.pilots.effects.numbers": "tests/unit/collector/pilots/effects/test_before_after.py",
     "collector.pilots.effects.phases": "tests/unit/collector/pilots/effects/test_before_after.py",

@@ -28,6 +28,7 @@ DATA_MISSING = "data-missing"
 DATA_WAITING = "data-waiting"
 DATA_PRUNED = "data-pruned"
 DATA_DAMAGED = "data-damaged"
+DATA_CHANGED = "data-changed"
 
 
 class Absence(NamedTuple):

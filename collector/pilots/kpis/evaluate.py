@@ -153,7 +153,8 @@ class _Judged:
             (bool(unknown), ("incomplete", "condition-unknown", unknown)),
             (not is_whole, ("missing", "no-value", "")),
         ]
-        return next((given for applies, given in rules if applies), ("used", "", ""))
+        used: tuple[Status, str, str] = ("used", *(doubt if doubt[0] != SILENT else ("", "")))
+        return next((given for applies, given in rules if applies), used)
 
     def _holds(self, condition: Condition, span: Span) -> tuple[bool, bool]:
         """Whether a condition is true, and whether its data are complete."""

@@ -23,6 +23,11 @@ REASONS: dict[str, tuple[str, str, str]] = {
     ),
     "data-pruned": ("incomplete", "retention removed rows or events", "보존 기간이 지나 데이터가 삭제되었다"),
     "data-damaged": ("incomplete", "a day file is damaged", "일별 파일이 손상되었다"),
+    "data-changed": (
+        "incomplete",
+        "rows do not agree with the sums by minute that were stored with them: somebody changed a day file",
+        "행이 함께 저장된 분 단위 합계와 다르다: 일별 파일이 변경되었다",
+    ),
     "device-silent": (
         "incomplete",
         "the device gave no values, though no message is absent",

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from collector.pilots.kpis import sums
 from collector.pilots.kpis.absences import DATA_DAMAGED, DAY_US, Absence, Outbox, Seen, midnight_us, of_stream
 from collector.pilots.kpis.steps import Floats, Span, Times
-from collector.store.chunk import as_floats
+from collector.store.chunk import ChunkHead, as_floats
 from collector.store.folder import day_of
+from collector.store.series import Points
 from collector.store.source import ALL, Hole, Key, Source, StoredChunk
 from wire.errors import EdgebedError
 from wire.messages import ClockState, Quality
@@ -63,6 +65,7 @@ class _Gathered:
         self.unset = False
         self._known: set[tuple[str, int]] = set()
         self._parts: list[tuple[str, Times, Floats, Times, Times]] = []
+        self._all: list[tuple[Times, Floats]] = []  # also flagged rows, and those of the whole minutes
         self._count = 0
 
     def add(self, chunk: StoredChunk) -> None:
@@ -78,28 +81,41 @@ class _Gathered:
                 self._known.add((chunk.ep, seq))
             self.messages.append(Seen(chunk.ep, seq, int(times[part].min()), int(times[part].max())))
             whole[part], seqs[part], places[part] = True, seq, np.arange(rows)
-        first, (_, end) = self.asked.span[0] - self.asked.before_us, self.asked.span
-        kept = whole & (times >= first) & (times < end)
-        if chunk.is_beside or not kept.any():
+        if chunk.is_beside:
             return
+        column = chunk.content.columns.get(self.asked.field)
+        values = np.full(len(times), np.nan) if column is None else as_floats(column)
+        low, high = sums.minutes(self.asked.span)
+        summed = (times >= low) & (times < high)
+        self._all.append((times[summed], values[summed]))
+        first, (start, end) = self.asked.span[0] - self.asked.before_us, self.asked.span
+        kept = whole & (times >= first) & (times < end)
         self._count += int(kept.sum())
         if self._count > MAX_ROWS:
             name = "/".join(self.asked.key)
             raise EdgebedError(f"{name} has more than {MAX_ROWS:,} rows in one period: use shorter periods")
-        within = kept & (times >= self.asked.span[0])
-        if within.any():
-            if head.skew is not None and head.err is not None:
-                self.errors.add(abs(head.skew) + head.err)
-            else:  # without a time service a clock may be right: the delays of both ways show it
-                self.unset |= head.clk == ClockState.UNSYNCED
-        column = chunk.content.columns.get(self.asked.field)
-        values = np.full(len(times), np.nan) if column is None else as_floats(column)
+        if (kept & (times >= start)).any():
+            self._note_clock(head)
         grades = np.array(chunk.content.quality)
-        present = kept & ~(
-            np.isnan(values) & (grades == 0)
-        )  # a row of other fields gives no value of this one
+        # a row of other fields gives no value of this one
+        present = kept & ~(np.isnan(values) & (grades == 0))
         values = np.where(np.isin(grades, _FLAGGED) | ~np.isfinite(values), np.nan, values)
         self._parts.append((chunk.ep, times[present], values[present], seqs[present], places[present]))
+
+    def _note_clock(self, head: ChunkHead) -> None:
+        if head.skew is not None and head.err is not None:
+            self.errors.add(abs(head.skew) + head.err)
+        else:  # without a time service a clock may be right: the delays of both ways show it
+            self.unset |= head.clk == ClockState.UNSYNCED
+
+    def compared(self, stored: Points) -> list[Absence]:
+        """What differs from the rollups of the same rows."""
+        if not self._all:
+            times, values = np.empty(0, np.int64), np.empty(0)
+        else:
+            times, values = (np.concatenate([part[at] for part in self._all]) for at in (0, 1))
+        found = sums.changed(stored, times, values, self.asked.span)
+        return [] if found is None else [found]
 
     def rows(self) -> tuple[Times, Floats]:
         if not self._parts:
@@ -131,14 +147,16 @@ def read_rows(source: Source, asked: Asked, outboxes: Sequence[Outbox]) -> Field
     Raises:
         EdgebedError: there are too many rows; or as every question to a source.
     """
-    found, (start, end) = _Gathered(asked), asked.span
-    for chunk in source.chunks_between(
-        asked.key, start - asked.before_us, end, names=(asked.field,), beside=True
-    ):
+    found, start = _Gathered(asked), asked.span[0]
+    stored = sums.rollups(source, asked.key, asked.field, asked.span)
+    low, high = sums.minutes(asked.span)
+    first = min(low, start - asked.before_us)
+    for chunk in source.chunks_between(asked.key, first, high, names=(asked.field,), beside=True):
         if isinstance(chunk, Hole):
             found.holes += _damaged(chunk, asked.span, source.damaged)
         elif len(chunk.content.times):
             found.add(chunk)
+    found.holes += found.compared(stored)
     times, values = found.rows()
     within = times >= start
     clock_ms = max(found.errors, default=None)

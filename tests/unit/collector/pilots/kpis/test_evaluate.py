@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import struct
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
+import zstandard
 from msgspec.structs import replace
 
 from collector.pilots.kpis.evaluate import PeriodValue, evaluate
@@ -192,6 +195,29 @@ def test_a_changed_row_in_a_day_file_is_named(plant: Plant, packed_at_once: None
     found = plant.value(RATE)
     assert (found.status, found.code) == ("missing", "data-damaged")
     assert path.name in found.why
+
+
+def test_a_row_that_somebody_packed_again_differs_from_its_sums(plant: Plant, packed_at_once: None) -> None:
+    plant.commit(plant.series({"level": [float(at % 7) for at in range(720)]}))
+    asked = kpi("mean(level)", level="")
+    (path,) = day_files(plant.folder)
+    with closing(sqlite3.connect(path)) as db:
+        number, body = db.execute("SELECT id, body FROM chunk").fetchone()
+        plain = bytearray(zstandard.ZstdDecompressor().decompress(body))
+        plain[-8 * 400 : -8 * 399] = struct.pack("<d", 3.25)  # minute 53, within its limits
+        again = zstandard.ZstdCompressor().compress(bytes(plain))
+        db.execute("UPDATE chunk SET body = ? WHERE id = ?", (again, number))
+        db.commit()
+    found = plant.values(asked, hours=(0, 0.5, 1, 1.5))
+    assert [(each.status, each.code) for each in found] == [
+        ("used", ""), ("incomplete", "data-changed"), ("used", ""),
+    ]  # fmt: skip
+    assert found[1].why == f"the rows of {at_minute(320)} UTC differ from their sums"
+
+
+def at_minute(row: int) -> str:
+    at = datetime.fromtimestamp((T0 + row * 10_000) // 60_000 * 60, UTC)
+    return f"{at:%Y-%m-%d %H:%M}"
 
 
 def test_pruned_rows_are_not_a_quiet_period(plant: Plant, clock: Any) -> None:
