@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.pilots.kpis.absences import DATA_CHANGED, Absence
 from collector.pilots.kpis.steps import Floats, Span, Times
@@ -13,7 +12,6 @@ from collector.store.chunk import MINUTE_US
 from collector.store.series import Points
 from collector.store.source import Key, Source
 
-Flags = NDArray[np.bool_]
 _CLOSE = 1e-9  # of the largest value, for each row: sums were made in another order
 
 
@@ -44,13 +42,15 @@ def changed(stored: Points, times: Times, values: Floats, span: Span) -> Absence
     first, last = (edge // MINUTE_US for edge in minutes(span))
     stored_minutes = (stored.t * 1000 // MINUTE_US).astype(np.int64)
     for number in np.unique(stored_minutes[(stored_minutes >= first) & (stored_minutes < last)]).tolist():
-        if _differs(stored, stored_minutes == number, rows.get(number, np.empty(0))):
+        # the points are in the order of time
+        here = slice(*np.searchsorted(stored_minutes, [number, number + 1]))
+        if _differs(stored, here, rows.get(number, np.empty(0))):
             at = datetime.fromtimestamp(number * MINUTE_US / 1e6, UTC)
             return Absence(*span, DATA_CHANGED, f"the rows of {at:%Y-%m-%d %H:%M} UTC differ from their sums")
     return None
 
 
-def _differs(stored: Points, here: Flags, values: Floats) -> bool:
+def _differs(stored: Points, here: slice, values: Floats) -> bool:
     low, high, count = stored.low[here], stored.high[here], int(stored.n[here].sum())
     if np.isnan(low).any():  # texts
         return False
