@@ -26,7 +26,7 @@ _TAIL_S = 2.0  # simulated time after the end: the last samples are polled and s
 _CONNECTED_S = 0.5  # real time for adapters to connect while simulated time stands still
 _QUIET_S = 0.3  # real time without a reading until nothing more is expected
 _CAUGHT_UP_S = 5.0  # the same if data up to the end are missing
-_STORED_S = 20.0  # real time until all taken messages are stored
+_STORED_S = 20.0  # real time without a newly stored message until no more is expected
 
 
 @dataclass
@@ -97,13 +97,18 @@ async def _end(installation: ScenarioInstallation, run: Run) -> None:
     """Stop the agents in order, wait until their messages are stored, collect figures of running parts."""
     clock = installation.clock
     run.apps = {agent.name: agent.running for agent in installation.present()}
-    await _until(lambda: all(_has_sent(app) for app in run.apps.values()), _STORED_S)
+    apps = run.apps.values()
+    await _until(
+        lambda: all(_has_sent(app) for app in apps),
+        _STORED_S,
+        lambda: sum(app.outbox.stats().depth for app in apps),
+    )
     for name, app in run.apps.items():
         failed = {slot: model for slot, model in app.pipeline.models().items() if model.state == "failed"}
         run.notes += [f"model {slot} of {name} failed: {model.why}" for slot, model in failed.items()]
     for agent in installation.present():
         await installation.stop_agent(agent)
-    if not await _until(lambda: _is_stored(installation), _STORED_S):
+    if not await _until(lambda: _is_stored(installation), _STORED_S, lambda: _missing(installation)):
         run.notes.append("some taken messages did not arrive at the collector in time")
     run.notes += [
         f"{name} held the clock too long; the clock went on without it, {times} times:"
@@ -202,15 +207,22 @@ def _has_sent(app: App) -> bool:
 
 
 def _is_stored(installation: ScenarioInstallation) -> bool:
-    entries = installation.collector.ledger.entries()
-    return bool(entries) and not any(entry.waiting or entry.missing_count for entry in entries)
+    return bool(installation.collector.ledger.entries()) and _missing(installation) == 0
 
 
-async def _until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Return whether `condition` became true within `seconds` of real time."""
-    loop = asyncio.get_running_loop()
+def _missing(installation: ScenarioInstallation) -> int:
+    return sum(entry.waiting + entry.missing_count for entry in installation.collector.ledger.entries())
+
+
+async def _until(
+    condition: Callable[[], bool], seconds: float, progress: Callable[[], int] = lambda: 0
+) -> bool:
+    """Return whether `condition` became true within `seconds` of real time since `progress` changed."""
+    loop, seen = asyncio.get_running_loop(), progress()
     until_s = loop.time() + seconds
     while not condition():
+        if (now := progress()) != seen:
+            seen, until_s = now, loop.time() + seconds
         if loop.time() > until_s:
             return False
         await asyncio.sleep(0.02)
