@@ -117,10 +117,10 @@ class Pilots:
 
     def reported(self) -> Reported | None:
         """The body of `reported/pilot`."""
-        active = "" if self._current is None else self._current.hash
-        if (report := self._note or self._kept.report) is None:
+        kept, note, current = self._kept, self._note, self._current  # at once: `judge` runs in another thread
+        if (report := note or kept.report) is None:
             return Reported(ver=0, state="applied", ts=self._clock.now_ms())
-        return report.reported(active)
+        return report.reported("" if current is None else current.hash)
 
     def _is_old(self, desired: Desired, signed: bool) -> bool:
         """Whether a message with a mac is one of before, which another client can send again."""

@@ -73,6 +73,7 @@ def test_a_plan_is_followed_recorded_and_kept_over_a_kill(agent: RunningAgent, t
         body: dict[str, Any] = wait_until(found, f"plan {ver} {state}", GUARD_S)
         return body
 
+    wait_until(lambda: there.body("reported/pilot"), "the agent listens", GUARD_S)
     there.publish("desired/pilot", desired(1, envelope(frozen.payload)))
     assert reported(1, "rejected")["code"] == "pilot-not-signed"
     there.publish("desired/pilot", desired(2, good))
@@ -86,7 +87,7 @@ def test_a_plan_is_followed_recorded_and_kept_over_a_kill(agent: RunningAgent, t
     assert switched["detail"].items() >= {"hash": digest, "phase": "outside", "actual": "off"}.items()
     agent.child.kill()
     agent.start()
-    assert wait_until(lambda: there.body("reported/pilot").get("active"), "the report", GUARD_S) == digest
+    assert reported(2, "applied")["active"] == digest
     there.publish("desired/pilot", desired(3, {}))
     assert reported(3, "applied").get("active", "") == ""
     ended = wait_until(

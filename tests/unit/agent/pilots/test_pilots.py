@@ -223,6 +223,24 @@ def test_an_old_message_with_a_mac_is_ignored_and_an_empty_one_ends_the_pilot(tm
     assert Node(tmp_path).active == ""
 
 
+def test_a_report_is_that_of_one_moment(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hash takes a while, and another thread judges the next message meanwhile."""
+    first = signed(changed(), "acme")
+    assert node.judge(first, 1) == ""
+    plain = Opened.hash.fget  # type: ignore[attr-defined]
+
+    def slow(of: Opened) -> str:
+        monkeypatch.undo()
+        node.judge({}, 2)
+        found: str = plain(of)
+        return found
+
+    monkeypatch.setattr(Opened, "hash", property(slow))
+    found = node.pilots.reported()
+    assert found is not None
+    assert (found.ver, found.active) == (1, opened(first).hash)
+
+
 def test_a_file_that_is_damaged_is_no_plan(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"signed": {"payload": "e30=", "payloadType": "x", "signatures": []}}')
     assert Node(tmp_path).active == ""
