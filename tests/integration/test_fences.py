@@ -119,8 +119,8 @@ def test_a_pilot_over_its_fence_is_slowed_by_name_and_the_other_keeps_its_rate(
         collector.until(lambda node=node: complete(collector, node), f"all data of {node} are stored")
     stored = collector.ask("usage?pilot=acme/fenced")
     used = stored["days"]
-    # a run that was begun may end after the record of the stop
-    assert 0 <= model(slowed)["runs"] - sum(day["inferences"] for day in used) <= 1
+    # a run that was begun may end after the record of the stop, or not at all
+    assert abs(model(slowed)["runs"] - sum(day["inferences"] for day in used)) <= 1
     assert 0 < sum(day["skipped"] for day in used) <= slowed["day_skipped"]
     assert min(day["sent_bytes"] for day in used) > 0
     assert 0 < sum(day["cpu_s"] for day in used) <= sum(day["cpu_s"] for day in slowed["usage"].values())
