@@ -339,9 +339,10 @@ class App:
                 group.create_task(self._heart(), name="heart"),
                 group.create_task(self._watch_keys(), name="trusted keys"),
                 group.create_task(self.slots.run(), name="slots"),
-                group.create_task(self.pilots.run(), name="pilot"),
-                group.create_task(self.exposure.run(), name="exposure"),
             ]
+            if self.plan.config.remote.pilot:
+                rest.append(group.create_task(self.pilots.run(), name="pilot"))
+                rest.append(group.create_task(self.exposure.run(), name="exposure"))
             if not self._models_first:
                 self._open_models("models")
             changing = group.create_task(self.configuration.run(), name="configuration")
