@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -143,6 +144,7 @@ def before_after_plan(
 ) -> BeforeAfterPlan:
     """The power of a trial of this length, the length that reaches 80 %, and the switchback beside it."""
 
+    @cache  # the search may come by the length that is planned
     def power(periods: int) -> float:
         return before_after_power(
             found,
