@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -69,30 +69,18 @@ def evaluate(
         WireError: the unit of the KPI has another dimension than its formula.
         EdgebedError: a period has too many rows; or as every question to the source.
     """
-    return list(values(kpi, plan, schedule, source, ledger, machine=machine, rates=rates))
-
-
-def values(
-    kpi: Kpi,
-    plan: Plan,
-    schedule: Schedule,
-    source: Source,
-    ledger: Ledger,
-    *,
-    machine: str = "",
-    rates: Mapping[Key, float] | None = None,
-) -> Iterator[PeriodValue]:
-    """Like `evaluate`, one period at a time."""
     outboxes = {each: [Outbox(known) for known in ledger.known_of(each)] for each in plan.nodes}
     stored = Stored(source, outboxes, machine, plan.data.clock_max_ms, rates or {})
     judged = _Judged(kpi, plan, stored)
     is_treated = not machine or not schedule.treated or machine in schedule.treated
     trial_ms = schedule.trial_ms[0]
+    found = []
     for index, period in enumerate(schedule.periods):
         start, end = counted(period, plan, trial_ms)
         arm: Arm = period.arm if is_treated else "off"
         empty = PeriodValue(index, period.phase, arm, start, end, "cut", "settling")
-        yield judged.value(empty) if end > start else empty
+        found.append(judged.value(empty) if end > start else empty)
+    return found
 
 
 class _Judged:
