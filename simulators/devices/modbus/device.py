@@ -11,7 +11,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from simulators.devices.modbus.server import (
     ILLEGAL_ADDRESS,
@@ -47,6 +47,7 @@ class ModbusUnit(ABC):
     rate_hz: int
     faults: FaultKinds
     plant_faults: FaultKinds
+    presets: ClassVar[Mapping[tuple[str, int], int]] = {}  # (table, address) -> what it has first
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class ModbusUnit(ABC):
         self.start_ns = 0  # time of sample 0
         self.requests = 0  # since the start
         self.refused = 0  # requests for an address that it does not have
+        self.settings = dict(self.presets)  # what masters have written
         self._faults = DeviceFaults(self.faults, self.plant_faults, faults)
         self._build_plant(self._faults.of_plant)
         self._server: TcpListener | Terminal | None = None
@@ -135,12 +137,22 @@ class ModbusUnit(ABC):
     def read(self, table: str, address: int, count: int) -> Sequence[int]:
         """Registers as they are now."""
         self.requests += 1
-        held = self.held(table, self.index())
+        settings = {at: number for (of, at), number in self.settings.items() if of == table}
+        held = {**self.held(table, self.index()), **settings}
         try:
             return [held[at] for at in range(address, address + count)]
         except KeyError:
             self.refused += 1
             raise ModbusException(ILLEGAL_ADDRESS) from None
+
+    def write(self, table: str, address: int, numbers: Sequence[int]) -> None:
+        """Change settings: all of them or none."""
+        self.requests += 1
+        written = {(table, address + at): number for at, number in enumerate(numbers)}
+        if not written.keys() <= self.settings.keys():
+            self.refused += 1
+            raise ModbusException(ILLEGAL_ADDRESS)
+        self.settings.update(written)
 
     def answer_faults(self) -> AnswerFaults:
         """The active faults of its answers."""
@@ -180,9 +192,13 @@ class ModbusUnit(ABC):
 
 
 class ParticulateSensor(ModbusUnit):
-    """A particulate sensor, once a second: 16 input registers, configs/maps/particulate-modbus.yaml."""
+    """A particulate sensor, once a second: 16 input registers, configs/maps/particulate-modbus.yaml.
+
+    Masters can set the speed of its fan (holding register 0, in 0.1 %) and its heater (coil 0).
+    """
 
     rate_hz = air.RATE_HZ
+    presets: ClassVar = {("holding", 0): 600, ("coil", 0): 0}
     plant_faults = air.FAULTS
     faults = FAULTS | {
         "stuck-counter": "there is no new sample",

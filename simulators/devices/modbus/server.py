@@ -1,7 +1,8 @@
 """The device side of Modbus, written from the specification: TCP, RTU on a pseudo terminal, RTU over TCP.
 
-MODBUS Application Protocol V1.1b3 (functions 1 to 4 and 43/14), MODBUS Messaging on TCP/IP V1.0b, MODBUS over
-Serial Line V1.02. It shares no code with the adapter's library, so a misreading cannot be on both sides.
+MODBUS Application Protocol V1.1b3 (functions 1 to 6, 15, 16 and 43/14), MODBUS Messaging on TCP/IP V1.0b,
+MODBUS over Serial Line V1.02. It shares no code with the adapter's library, so a misreading cannot be on both
+sides.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ LineKind = Literal["tcp", "rtu", "rtu+tcp"]
 
 ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE = 1, 2, 3
 NAMES = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}
+_WRITES = {5: "coil", 6: "holding", 15: "coil", 16: "holding"}
 _MAX_CONNECTIONS = 64
 
 
@@ -56,6 +58,13 @@ class RegisterBank(Protocol):
             ModbusException: there is no such address.
         """
 
+    def write(self, table: str, address: int, numbers: Sequence[int]) -> None:
+        """Set registers of `holding`, or bits of `coil`.
+
+        Raises:
+            ModbusException: there is no such address that can be written.
+        """
+
     def objects(self) -> Mapping[int, bytes]:
         """Its identification by object id; empty where it does not support function 43/14."""
 
@@ -71,6 +80,8 @@ def answer(bank: RegisterBank, request: bytes, how: AnswerFaults) -> bytes:
             raise ModbusException(how.exception)
         if function in NAMES:
             return _read(bank, request, how.short)
+        if function in _WRITES:
+            return _write(bank, request)
         if function == 0x2B:
             return _identify(bank, request)
         raise ModbusException(ILLEGAL_FUNCTION)
@@ -221,6 +232,8 @@ class RtuFrames:
         found = []
         while len(self._held) >= _SHORTEST:
             size = 7 if self._held[1] == 0x2B else 8
+            if self._held[1] in (15, 16):
+                size = 9 + self._held[6]
             if len(self._held) < size:
                 break
             frame, sent = bytes(self._held[: size - 2]), bytes(self._held[size - 2 : size])
@@ -274,6 +287,29 @@ def _read(bank: RegisterBank, request: bytes, short: int) -> bytes:
     else:
         body = struct.pack(f">{len(numbers)}H", *numbers)
     return bytes([function, len(body)]) + body
+
+
+def _write(bank: RegisterBank, request: bytes) -> bytes:
+    """Functions 5 and 6, 15 and 16: 6.5, 6.6, 6.11 and 6.12."""
+    function, address, number = struct.unpack_from(">BHH", request.ljust(5, b"\0"))
+    data, table = request[6:], _WRITES[function]
+    numbers: Sequence[int]
+    if function in (5, 6):
+        if len(request) != 5 or (function == 5 and number not in (0, 0xFF00)):
+            raise ModbusException(ILLEGAL_VALUE)
+        numbers = [int(number > 0)] if function == 5 else [number]
+    else:
+        size = -(-number // 8) if function == 15 else 2 * number
+        if not 1 <= number <= (0x7B0 if function == 15 else 123) or [*request[5:6], len(data)] != [size] * 2:
+            raise ModbusException(ILLEGAL_VALUE)
+        if function == 15:
+            numbers = [data[at // 8] >> at % 8 & 1 for at in range(number)]
+        else:
+            numbers = struct.unpack(f">{number}H", data)
+    if address + len(numbers) > 0x10000:
+        raise ModbusException(ILLEGAL_ADDRESS)
+    bank.write(table, address, numbers)
+    return request[:5]
 
 
 def _identify(bank: RegisterBank, request: bytes) -> bytes:
