@@ -31,6 +31,8 @@ from wire.socket_errors import why_no_connection as why_no_connection  # noqa: P
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # with `default`, which `typing` has from Python 3.13 on
+
+    from adapters.set_point import SetPoint, WriteLimits
 else:
     from typing import TypeVar
 
@@ -127,6 +129,22 @@ else:
     OptionsT = TypeVar("OptionsT", bound=Options)
 
 
+WriteT = TypeVar("WriteT", bound="WriteLimits")
+
+
+def allowed_write(write: WriteT | None, *, allow_write: bool) -> WriteT | None:
+    """What may be written to a device with these options; None where nothing may be.
+
+    Raises:
+        OptionsError: the limits cannot work.
+    """
+    if allow_write and write is None:
+        raise OptionsError("allow_write is true, and `write` does not say what may be written: add it")
+    for why in () if write is None else write.mistakes():
+        raise OptionsError(why)
+    return write if allow_write else None
+
+
 class Adapter(ABC, Generic[OptionsT]):
     """One device. Use an object once: `async with adapter: async for reading in adapter: ...`.
 
@@ -156,6 +174,11 @@ class Adapter(ABC, Generic[OptionsT]):
     def silence_s(self) -> float:
         """Seconds without a reading that the options allow; 0 where they do not say it."""
         return 0.0
+
+    @property
+    def set_point(self) -> SetPoint | None:
+        """The number that the options allow to write; None where this device is only read."""
+        return None
 
     @property
     def shared_line(self) -> SharedLine | None:

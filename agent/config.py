@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _DESIRED = "desired"
+_WRITERS = ("modbus", "mqtt")  # whose keys `remote.allowed` keeps out of desired documents
 _PLACE = re.compile(rf"^{_DESIRED}:\d+:\d+: ")
 
 T = TypeVar("T")
@@ -234,7 +235,7 @@ def _plan(
     if options is None:
         return None
     if allowed is not None:  # before the adapter opens any file
-        for key, why in allowed.refusals(device, options):
+        for key, why in allowed.refusals(name, device, options):
             raise _Wrong("options", f"{key}: {why}")
     try:
         adapter = kind(options, clock)
@@ -252,7 +253,15 @@ def _plan(
     stall_s = least_s if device.stall_s is UNSET else device.stall_s
     doubt = "" if device.stall_s is UNSET else _too_short(device, adapter, device.stall_s)
     return DevicePlan(
-        device, kind, options, streams, stall_s, doubt, adapter.shared_line, waits=adapter.waits
+        device,
+        kind,
+        options,
+        streams,
+        stall_s,
+        doubt,
+        adapter.shared_line,
+        adapter.set_point if device.adapter in _WRITERS else None,
+        waits=adapter.waits,
     )
 
 

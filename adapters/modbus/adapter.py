@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 
 from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Reading, SharedLine
 from adapters.device_time import DeviceClock
-from adapters.modbus.options import ModbusOptions, check, map_of
+from adapters.modbus.options import ModbusOptions, check, map_of, set_point_of
 from adapters.modbus.reader import RegisterReader, Sample
 from adapters.modbus.session import ExceptionResponse, ModbusConnection
+from adapters.modbus.set_point import ModbusSetPoint
 from adapters.modbus.url import ModbusUrl
 from adapters.modbus.values import same
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
@@ -39,6 +40,7 @@ class Modbus(Adapter[ModbusOptions]):
         self._reader = RegisterReader(
             self._named, url=options.url, unit_id=options.unit_id, counters=self.counters
         )
+        self._set_point = set_point_of(options, self._named, self._reader, self._connection())
         self._session: ModbusConnection | None = None
         self._first: Sample | None = None
         self._time = DeviceClock(
@@ -62,6 +64,11 @@ class Modbus(Adapter[ModbusOptions]):
         """The serial port or TCP connection, which all units on it share."""
         return self._line.shared
 
+    @property
+    def set_point(self) -> ModbusSetPoint | None:
+        """The register of `write`, where `allow_write` is true."""
+        return self._set_point
+
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
         options = self.options
@@ -71,14 +78,7 @@ class Modbus(Adapter[ModbusOptions]):
     async def open(self) -> None:
         """Connect; check that it is the device of the map, and that each register can be read."""
         options = self.options
-        self._session = ModbusConnection(
-            self._line,
-            options.unit_id,
-            clock=self.clock,
-            timeout_s=options.timeout_s,
-            retries=options.retries,
-            counters=self.counters,
-        )
+        self._session = self._connection()
         try:
             await self._session.open()
             sample = await self._session.alone(self._meet(self._session))
@@ -89,6 +89,17 @@ class Modbus(Adapter[ModbusOptions]):
         except BaseException:
             await self.close()
             raise
+
+    def _connection(self) -> ModbusConnection:
+        options = self.options
+        return ModbusConnection(
+            self._line,
+            options.unit_id,
+            clock=self.clock,
+            timeout_s=options.timeout_s,
+            retries=options.retries,
+            counters=self.counters,
+        )
 
     async def close(self) -> None:
         """Close the connection."""

@@ -20,6 +20,7 @@ _TRANSACTIONS = 100  # whose late answers are known as such
 _KEPT = 1_024  # bytes kept in search of a frame; the longest frame has 260
 _HEADER = struct.Struct(">HHHB")  # transaction, protocol, length, unit; MODBUS Messaging on TCP/IP, 3.1.3
 _READ = (1, 2, 3, 4)
+_WRITE_ONE, _WRITE = (5, 6), (5, 6, 15, 16)  # the answer to the first two is the request
 
 
 class AnswerFramer(FramerBase):
@@ -180,7 +181,7 @@ class RtuFramer(AnswerFramer, FramerRTU):
                 self._odd.append(f"noise: {data[used:at][:_SHOWN].hex(' ')} before a frame")
             frame, at = data[at : end - 2], end
             used = end
-            if frame + data[end - 2 : end] == self._sent:
+            if frame + data[end - 2 : end] == self._sent and frame[1] not in _WRITE_ONE:
                 self._odd.append("it is the echo of the request")
                 continue
             self._frame(frame[0])
@@ -206,6 +207,8 @@ class RtuFramer(AnswerFramer, FramerRTU):
         function = data[at + 1] if at + 1 < len(data) else 0
         if function in _READ and at + 2 < len(data):
             return 5 + data[at + 2]
+        if function in _WRITE:
+            return 8
         if 0x80 < function < 0xC0:
             return 5
         if function == 0x2B:

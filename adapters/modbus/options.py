@@ -8,8 +8,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from adapters.base import Options, OptionsError
+from adapters.base import Options, OptionsError, allowed_write
+from adapters.modbus.reader import RegisterReader
 from adapters.modbus.register_map import NamedMap, RegisterMap, mistakes, read_map
+from adapters.modbus.session import ModbusConnection
+from adapters.modbus.set_point import ModbusSetPoint, ModbusWrite
 from adapters.modbus.url import ModbusUrl
 
 
@@ -51,6 +54,10 @@ class ModbusOptions(Options, RegisterMap, frozen=True, kw_only=True):
     max_skew_s: Annotated[
         float, Meta(gt=0, description="A device clock that is off by more is not believed.")
     ] = 86_400.0
+    allow_write: Annotated[bool, Meta(description="A pilot may set the register of `write`.")] = False
+    write: (
+        Annotated[ModbusWrite, Meta(description="The register that a pilot may set, and its limits.")] | None
+    ) = None
 
 
 def map_of(options: ModbusOptions) -> NamedMap:
@@ -72,6 +79,16 @@ def map_of(options: ModbusOptions) -> NamedMap:
                 f"`{info.name}` belongs into the map file: set either `map` or the keys of a map"
             )
     return read_map(options.map)
+
+
+def set_point_of(
+    options: ModbusOptions, named: NamedMap, reader: RegisterReader, session: ModbusConnection
+) -> ModbusSetPoint | None:
+    if (write := allowed_write(options.write, allow_write=options.allow_write)) is None:
+        return None
+    if not options.unit_id:
+        raise OptionsError("unit_id 0 can be every unit behind a gateway: write to one unit")
+    return ModbusSetPoint(write, named, reader, session)
 
 
 def check(options: ModbusOptions, line: ModbusUrl) -> None:

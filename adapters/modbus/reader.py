@@ -40,7 +40,7 @@ class RegisterReader:
 
     def __init__(self, named: NamedMap, *, url: str, unit_id: int, counters: Counter[str]) -> None:
         self._named = named
-        self._url = url
+        self.url = url
         self._unit_id = unit_id
         self._counters = counters
         found = named.map
@@ -96,7 +96,7 @@ class RegisterReader:
             found = await self._number(session, item)
             if found != place.value:
                 raise ProtocolViolation(
-                    f"{self._url} is another device: {place.kind} {place.register} holds {found}, and {where}"
+                    f"{self.url} is another device: {place.kind} {place.register} holds {found}, and {where}"
                     f" expects {place.value}"
                 )
 
@@ -107,11 +107,11 @@ class RegisterReader:
             if error.code in _PASSING:
                 raise
             raise ProtocolViolation(
-                f"{self._url} does not report its identity ({error} on function 43/14), which {where} expects"
+                f"{self.url} does not report its identity ({error} on function 43/14), which {where} expects"
             ) from error
         wrong = {at for at, wanted in expected.items() if found.get(at) != wanted}
         if wrong:
-            raise ProtocolViolation(f"{self._url} is {_names(found)}; {where} expects {_names(expected)}")
+            raise ProtocolViolation(f"{self.url} is {_names(found)}; {where} expects {_names(expected)}")
 
     def _judged(self, words: dict[str, Sequence[int]], quality: Quality) -> Sample:
         values: dict[str, Value] = {}
@@ -138,7 +138,7 @@ class RegisterReader:
             if error.code in _PASSING:
                 raise
             if error.code in _NOT_BEHIND_THE_GATEWAY:
-                raise DeviceUnreachable(f"{self._url}: unit {self._unit_id}: {error}") from error
+                raise DeviceUnreachable(f"{self.url}: unit {self._unit_id}: {error}") from error
             raise await self._refused_entries(session, block, error) from error
 
     async def _refused_entries(
@@ -155,10 +155,10 @@ class RegisterReader:
             named.append(self._refusal(block.items[0], refused))
         if named:
             more = f"; and {len(named) - 5} more" if len(named) > 5 else ""
-            return ProtocolViolation(f"{self._url} lacks registers of its map: {'; '.join(named[:5])}{more}")
+            return ProtocolViolation(f"{self.url} lacks registers of its map: {'; '.join(named[:5])}{more}")
         last = block.address + block.count - 1
         return ProtocolViolation(
-            f"{self._url} refuses {block.kind} {block.address} to {last} in one request ({refused}), but none"
+            f"{self.url} refuses {block.kind} {block.address} to {last} in one request ({refused}), but none"
             " of them alone: set `max_registers` lower, or `gap` to 0"
         )
 

@@ -41,6 +41,8 @@ _ANY = 10  # answers that may still come where their number is unknown
 _BUSY = (5, 6)  # it will answer soon: the request is repeated
 _NO_ANSWER = 11  # the gateway heard nothing from the unit: repeated as often as a request without an answer
 _BUSY_S = (0.05, 1.0)  # the first and the longest pause before a repetition, at most a tenth of the period
+_WRITTEN = {"coil": 15, "holding": 16}
+_ILLEGAL_FUNCTION = 1
 _FUNCTIONS = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 _BITS = ("coil", "discrete")
 
@@ -154,6 +156,39 @@ class ModbusConnection:
             )
             await self._mismatched(why)
         raise self._mismatch_error(why)
+
+    async def write(self, kind: str, address: int, words: Sequence[int]) -> None:
+        """Write registers or coils from `address`, which counts from 0, in one request.
+
+        A device that writes single ones only (functions 5 and 6) gets that, if it is one.
+
+        Raises:
+            ExceptionResponse: the device answered with an exception code.
+            AdapterError: no answer, or an answer that does not match the request.
+        """
+        words = list(words)
+
+        def ask(client: ModbusBaseClient) -> Awaitable[ModbusPDU]:
+            if kind == "coil":
+                return client.write_coils(address, [bool(bit) for bit in words], device_id=self._unit)
+            return client.write_registers(address, words, device_id=self._unit)
+
+        def ask_one(client: ModbusBaseClient) -> Awaitable[ModbusPDU]:
+            if kind == "coil":
+                return client.write_coil(address, bool(words[0]), device_id=self._unit)
+            return client.write_register(address, words[0], device_id=self._unit)
+
+        function = _WRITTEN[kind]
+        try:
+            answer = await self._ask(ask)
+        except ExceptionResponse as error:
+            if error.code != _ILLEGAL_FUNCTION or len(words) > 1:
+                raise
+            function -= 10
+            answer = await self._ask(ask_one)
+        if answer.function_code != function:
+            await self._mismatched(f"function {answer.function_code}, asked was function {function}")
+            raise self._mismatch_error(f"function {answer.function_code} instead of {function}")
 
     async def identify(self) -> dict[int, str]:
         """VendorName, ProductCode and MajorMinorRevision by object id 0, 1, 2 (function 43/14).

@@ -19,6 +19,9 @@ _FORMATS = {
 }  # fmt: skip
 
 
+_NEAR = 1e-9  # relative: as far as the rounding of a scale can be off
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One entry of the map with its address in requests, which counts from 0."""
@@ -105,6 +108,42 @@ def number(words: Sequence[int], coded: str, order: str) -> int | float:
     raw: int | float
     (raw,) = struct.unpack(_FORMATS[coded], struct.pack(f"{packing}{len(words)}H", *words))
     return raw
+
+
+def words_of(raw: int | float, coded: str, order: str) -> list[int]:
+    """The registers that `number` reads as `raw`, or the bit.
+
+    Raises:
+        ValueError: they hold no such number.
+    """
+    if coded == "bit":
+        if raw not in (0, 1):
+            raise ValueError("a bit is 0 or 1")
+        return [int(raw)]
+    form = _FORMATS.get(coded, ">H" if coded == "u16" else ">h")
+    try:
+        body = struct.pack(form, raw)
+    except (struct.error, OverflowError) as error:
+        raise ValueError(f"it is beyond {coded}") from error
+    count = len(body) // 2
+    packing = "<" if count > 1 and order in ("badc", "dcba") else ">"
+    words = list(struct.unpack(f"{packing}{count}H", body))
+    return words[::-1] if count > 1 and order in ("cdab", "dcba") else words
+
+
+def raw_of(number: float, scale: float, offset: float, *, of_floats: bool) -> int | float:
+    """The raw number of a value.
+
+    Raises:
+        ValueError: the value is between two steps.
+    """
+    steps = _steps(scale)
+    raw = (number - offset) * steps if steps else (number - offset) / scale
+    if of_floats:
+        return raw
+    if abs(raw - round(raw)) > _NEAR * max(1.0, abs(raw)):
+        raise ValueError(f"its steps are {abs(scale):g}")
+    return round(raw)
 
 
 def value(register: Register, raw: int | float, pattern: int | None = None) -> tuple[Value, Quality]:

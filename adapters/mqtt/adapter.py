@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 
-from adapters.base import OptionsError, Reading, Value
+from adapters.base import OptionsError, Reading, Value, allowed_write
 from adapters.device_time import time_zone
 from adapters.mqtt.options import MqttField, MqttTopicOptions, fields_of, steps_of
 from adapters.mqtt.payload import (
@@ -18,6 +18,7 @@ from adapters.mqtt.payload import (
     text_of,
 )
 from adapters.mqtt.session import MqttAdapter, TopicMessage
+from adapters.mqtt.set_point import MqttSetPoint
 from wire.clock import Clock
 from wire.messages import Quality, Stream
 
@@ -49,6 +50,13 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
             self.may_be_null |= self._fields.keys()
         if options.time and options.format in ("number", "text"):
             raise OptionsError(f"a {options.format} message contains no time: remove `time`")
+        write = allowed_write(options.write, allow_write=options.allow_write)
+        self._set_point = None if write is None else MqttSetPoint(write, options, self._broker)
+
+    @property
+    def set_point(self) -> MqttSetPoint | None:
+        """The topic of `write`, where `allow_write` is true."""
+        return self._set_point
 
     def topics(self) -> list[str]:
         """The topic filters of the options."""

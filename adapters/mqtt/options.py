@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from adapters.base import Options, OptionsError
 from adapters.fields import FieldOptions, declared
 from adapters.mqtt.payload import TimeFormat, path_steps
+from adapters.set_point import WriteLimits
 from wire.broker import Broker
 from wire.messages import Field
 from wire.topics import ROOT
@@ -149,6 +150,12 @@ class TimeOptions(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
     ] = "UTC"
 
 
+class MqttWrite(WriteLimits, frozen=True, kw_only=True):
+    """The one topic that a pilot may set; a message is the number as text."""
+
+    topic: Annotated[str, Meta(min_length=1, max_length=256, description="A whole topic, without + and #.")]
+
+
 class MqttTopicOptions(MqttOptions, frozen=True, kw_only=True):
     """One stream from one or more topics whose messages have the same format."""
 
@@ -182,6 +189,10 @@ class MqttTopicOptions(MqttOptions, frozen=True, kw_only=True):
     separator: Annotated[
         str, Meta(min_length=1, max_length=1, description="csv: the character between columns.")
     ] = ","
+    allow_write: Annotated[bool, Meta(description="A pilot may set the topic of `write`.")] = False
+    write: (
+        Annotated[MqttWrite, Meta(description="The topic that a pilot may set, and its limits.")] | None
+    ) = None
 
 
 def fields_of(options: MqttTopicOptions, given: dict[str, MqttField]) -> dict[str, Field]:

@@ -1,6 +1,6 @@
 """The base class of adapters that read MQTT topics, and one session with its silence limit and its queue.
 
-These adapters publish nothing: edgebed never sends commands to a device or a fleet.
+These sessions publish nothing: only `set_point` does, one topic that the agent's own config allows.
 """
 
 from __future__ import annotations

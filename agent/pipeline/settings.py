@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from adapters.base import Adapter, Options, SharedLine
+from adapters.set_point import SetPoint
 from agent.inference.scene_options import Anchor, Ignored, Lines, SceneOptions, Track, Zones
 from wire.clock import Clock
 from wire.messages import Short, Stream
@@ -221,6 +222,7 @@ class DevicePlan:
     stall_s: float = LEAST_STALL_S
     doubt: str = ""  # why `stall_s` may be too short for the device
     shared_line: SharedLine | None = None
+    set_point: SetPoint | None = None  # what of it may be written
     waits: bool = False  # the device waits for its reader, as a file does that is read as fast as possible
 
     def build(self, clock: Clock) -> Adapter:

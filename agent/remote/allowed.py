@@ -14,6 +14,7 @@ from agent.pipeline.settings import DeviceConfig, SlotConfig
 from agent.slots import model_store
 from wire import shipped
 
+WRITES = {"allow_write", "write"}
 SECRETS = ("key", "key_file", "password_file", "passphrase_file", "secret_file", "token_file")
 
 
@@ -43,8 +44,15 @@ class Allowed:
         roots = [*folders, state / model_store.FOLDER, *shipped.names().values()]
         return cls(tuple(root.resolve() for root in roots), devices, frozenset(packages))
 
-    def refusals(self, device: DeviceConfig, options: Options) -> Iterator[tuple[str, str]]:
+    def refusals(self, name: str, device: DeviceConfig, options: Options) -> Iterator[tuple[str, str]]:
         """The options that a document must not set, each with the reason."""
+        mine = self.devices.get(name)
+        if device.options.keys() & WRITES and (
+            mine is None or (device.adapter, device.options) != (mine.adapter, mine.options)
+        ):
+            self.refused = True
+            yield "allow_write", "what is written to a device is set in the agent's own file only"
+            return
         if any(
             device.adapter == known.adapter and device.options == known.options
             for known in self.devices.values()

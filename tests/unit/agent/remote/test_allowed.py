@@ -21,7 +21,9 @@ def allowed(tmp_path: Path, **devices: DeviceConfig) -> Allowed:
 def refused(tmp_path: Path, file: Path, **devices: DeviceConfig) -> list[tuple[str, str]]:
     raw: dict[str, Any] = {"file": str(file), "fields": {"a": "a"}}
     options = ReplayOptions(file=file, fields={"a": "a"})
-    return list(allowed(tmp_path, **devices).refusals(DeviceConfig(adapter="replay", options=raw), options))
+    return list(
+        allowed(tmp_path, **devices).refusals("new", DeviceConfig(adapter="replay", options=raw), options)
+    )
 
 
 def test_only_files_below_the_listed_folders_may_be_named(tmp_path: Path) -> None:
@@ -56,6 +58,41 @@ def test_packages_of_the_own_file_of_the_store_and_of_edgebed_may_be_named(tmp_p
     assert here.refused
 
 
+WRITE: dict[str, Any] = {"allow_write": True, "write": {"register": "fan", "min": 0, "max": 9, "safe": 1}}
+
+
+@pytest.mark.parametrize(
+    ("name", "adapter", "more"),
+    [
+        ("fan", "modbus", {"write": {**WRITE["write"], "max": 90}}),
+        ("fan", "modbus", {"url": "tcp://other"}),
+        ("fan", "mqtt", {}),
+        ("copy", "modbus", {}),
+        ("new", "modbus", {}),
+        ("read", "modbus", {"allow_write": True}),
+        ("read", "modbus", {"allow_write": False}),
+        ("read", "modbus", {"write": WRITE["write"]}),
+    ],
+)
+def test_a_document_cannot_allow_writes(
+    tmp_path: Path, name: str, adapter: str, more: dict[str, Any]
+) -> None:
+    options: dict[str, Any] = {"url": "tcp://fan", **WRITE}
+    read = {"url": "tcp://fan"}
+    known = {
+        "fan": DeviceConfig(adapter="modbus", options=options),
+        "read": DeviceConfig(adapter="modbus", options=read),
+    }
+    here, checked = allowed(tmp_path, **known), ReplayOptions(file=tmp_path / "shared/x", fields={"a": "a"})
+    asked = DeviceConfig(adapter=adapter, options={**(read if name == "read" else options), **more})
+    assert [key for key, _ in here.refusals(name, asked, checked)] == ["allow_write"]
+    assert here.refused
+    for same, config in known.items():
+        assert list(here.refusals(same, config, checked)) == []
+    off = DeviceConfig(adapter="modbus", options=read)
+    assert list(here.refusals("fan", off, checked)) == [], "a document may leave the writes out"
+
+
 @pytest.mark.parametrize(
     ("url", "bad"),
     [
@@ -68,4 +105,4 @@ def test_packages_of_the_own_file_of_the_store_and_of_edgebed_may_be_named(tmp_p
 def test_a_password_in_an_address_is_found(tmp_path: Path, url: str, bad: bool) -> None:
     config = DeviceConfig(adapter="camera", options={"deep": [{"url": url}]})
     options = ReplayOptions(file=tmp_path / "shared/x", fields={"a": "a"})
-    assert bool(list(allowed(tmp_path).refusals(config, options))) is bad
+    assert bool(list(allowed(tmp_path).refusals("new", config, options))) is bad
