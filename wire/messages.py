@@ -205,7 +205,8 @@ class ModelState(_Message, kw_only=True):
     A `degraded` one is `ok`: it runs, and its input is bad or not what it was made for, for the reason `why`.
     `signed_by` is the name of the key that signed its package, if the node trusts it. `isolation` is `thread`
     or `process`; for a process `pid` is its number, 0 while it has ended, and `mb` its private memory.
-    `evidence` is about another model that is tried beside it, `slot` about the version offered last.
+    `evidence` is about another model that is tried beside it, `slot` about the version offered last. `tuned`
+    has the number of its decoder that a pilot has set.
     `counters` like those of a device: `runs`, `failed`, `dropped` inputs, ...
     """
 
@@ -225,6 +226,7 @@ class ModelState(_Message, kw_only=True):
     mb: Annotated[float, Meta(ge=0)] = 0.0
     evidence: Evidence | UnsetType = UNSET
     slot: ModelSlot | UnsetType = UNSET
+    tuned: Annotated[dict[Short, float], Meta(max_length=8)] = {}
 
 
 class Status(_Message, kw_only=True):

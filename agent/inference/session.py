@@ -26,6 +26,7 @@ from agent.inference.inputs import FrameInput, WindowInput
 from agent.inference.onnx_scan import Edit, edited, scan
 from agent.inference.outputs import Outputs
 from agent.inference.package import Package, read_model
+from agent.inference.tuning import Tuned, tuned_output
 from wire.messages import Field
 from wire.printable import printable
 
@@ -36,6 +37,7 @@ _EXACT = "session.x64quantprecision"
 # with the option above onnxruntime looks for a product of signed by unsigned numbers, which it does not have
 _NO_KERNEL = re.compile(r"find (?:a )?kernel for QLinear")
 _MOST_STREAMS = 64  # whose state is kept
+_MOST_TUNED = 4  # decoders with other numbers that are kept: a pilot needs two
 
 # "[ONNXRuntimeError] : 1 : FAIL : "
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : -?\d+ : \w+ : ")
@@ -118,16 +120,30 @@ class Model:
         buffers.fill(self._feeds.blank())
         self._outputs.learn(self._session_run(buffers.feed), getattr(found.output, "labels", ()))
         self._free.append(buffers)
-        kind = decoders.load(found.decoder)
-        self._reads_input = kind.reads_input
-        tensors = self._outputs.tensors
-        if self._reads_input:
-            tensors = [*self._feeds.filled, *tensors]
-        self._decoder = kind(found.output, tensors, spec.size if isinstance(spec, FrameInput) else None)
-        self._decoder.attach(spec)
+        self._reads_input = decoders.load(found.decoder).reads_input
+        self._tuned: OrderedDict[Tuned, decoders.Decoder] = OrderedDict()
+        self._decoder = self._new_decoder(found.output)
         fields = self._decoder.fields()
         require_fields(fields, of_pictures=isinstance(spec, FrameInput))
         self._foreign = None if found.decoder in decoders.BUILT_IN else fields  # its results are checked
+
+    def _new_decoder(self, output: Any) -> decoders.Decoder:
+        spec, tensors = self.manifest.input, self._outputs.tensors
+        if self._reads_input:
+            tensors = [*self._feeds.filled, *tensors]
+        kind = decoders.load(self.manifest.decoder)
+        made = kind(output, tensors, spec.size if isinstance(spec, FrameInput) else None)
+        made.attach(spec)
+        return made
+
+    def _decoder_with(self, tuned: Tuned | None) -> decoders.Decoder:
+        if tuned is None:
+            return self._decoder
+        found = self._tuned.get(tuned) or self._new_decoder(tuned_output(self.manifest, tuned))
+        self._tuned[tuned] = found
+        while len(self._tuned) > _MOST_TUNED:
+            self._tuned.popitem(last=False)
+        return found
 
     def fields(self) -> dict[str, Field]:
         """The fields of a row of the result stream."""
@@ -148,16 +164,26 @@ class Model:
         """Whether the model takes numbers of 64 bits, or whole ones, which 32 bits would change."""
         return self._feeds.wide
 
-    def run_frame(self, picture: Picture, *, lasting: bool = False) -> Result:  # noqa: ARG002 - for workers
+    def run_frame(
+        self,
+        picture: Picture,
+        *,
+        lasting: bool = False,  # noqa: ARG002 - for workers
+        tuned: Tuned | None = None,
+    ) -> Result:
         """Run one picture (height, width, 3), BGR uint8; boxes come as shares of that picture.
+
+        The decoder has the number `tuned` instead of its own.
 
         Raises:
             ModelError: the picture has another shape or type, this is not a frame model, or the run failed.
         """
-        return self._run(picture)
+        return self._run(picture, tuned=tuned)
 
-    def run_window(self, window: NDArray[Any], stream: str = "", end: int = 0) -> Result:
-        """Run one window (length, signals), rows in time order.
+    def run_window(
+        self, window: NDArray[Any], stream: str = "", end: int = 0, *, tuned: Tuned | None = None
+    ) -> Result:
+        """Run one window (length, signals), rows in time order; `tuned` as for `run_frame`.
 
         A model with state goes on from the state of the last window of `stream`, if `end`, which counts the
         stream's rows, is one hop later; else it begins again. Without `stream` it begins again too. The
@@ -167,11 +193,11 @@ class Model:
             ModelError: the shape is wrong, this is not a window model, or the run failed.
         """
         if not self._state_names:
-            return self._run(window)
+            return self._run(window, tuned=tuned)
         before = self._streams.pop(stream, None)  # a run that fails leaves none
         follows = before is not None and end == before.end + self._hop
         kept = _Kept(end, before.state if before is not None and follows else None)
-        result = self._run(window, kept)
+        result = self._run(window, kept, tuned)
         if stream and kept.state is not None:
             self._streams[stream] = kept
             while len(self._streams) > _MOST_STREAMS:
@@ -196,8 +222,9 @@ class Model:
         finally:
             self._free.append(buffers)
 
-    def _run(self, data: NDArray[Any], kept: _Kept | None = None) -> Result:
+    def _run(self, data: NDArray[Any], kept: _Kept | None = None, tuned: Tuned | None = None) -> Result:
         began_ns = time.thread_time_ns()  # the model has no other thread
+        decoder = self._decoder_with(tuned)
         buffers = self._take()
         try:
             placement = buffers.fill(data)
@@ -211,7 +238,7 @@ class Model:
         finally:
             self._free.append(buffers)
         outputs, state = self._outputs.arrays(given)
-        result = self._decoder.decode([*before, *outputs] if before else outputs, placement)
+        result = decoder.decode([*before, *outputs] if before else outputs, placement)
         if self._foreign is not None:
             result = checked(result, self._foreign)
         result.infer_ms = spent_ms

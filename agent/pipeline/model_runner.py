@@ -7,7 +7,7 @@ import itertools
 import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from dataclasses import replace as copied
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +19,7 @@ from adapters.base import Picture, Reading
 from agent.clock_sync import Stamp
 from agent.fences.fences import Fences, Slowed
 from agent.inference.model_cache import Isolation, ModelCache
+from agent.inference.tuning import Tuned, refusal
 from agent.pipeline.frames import crops
 from agent.pipeline.frames.crops import Crop
 from agent.pipeline.frames.scene import Happening, Scene, scene_mismatch
@@ -112,7 +113,7 @@ class ModelHost:
 
     `models` opens a package, or has it open for another runner. `done` takes each result, `changed` is called
     when the state of a runner changes, `refused` when one that was open takes no input any more. `fences`
-    allows inferences.
+    allows inferences. `tuned` has by slot the number that its decoder has instead of that of the package.
     """
 
     models: ModelCache
@@ -122,6 +123,7 @@ class ModelHost:
     fences: Fences
     refused: Callable[[], None] = lambda: None
     summarised: Callable[[ModelRunner, InputSummary], None] = lambda _runner, _summary: None
+    tuned: dict[str, Tuned] = field(default_factory=dict)
 
 
 class ModelRunner:
@@ -206,11 +208,21 @@ class ModelRunner:
     @property
     def shown(self) -> ModelState:
         """`state` with the process in which the model runs now."""
-        shown = replace(self.state, evidence=evidence_of(self.shadow))
+        shown = replace(
+            self.state, evidence=evidence_of(self.shadow), tuned=dict([self.tuned] if self.tuned else [])
+        )
         if (model := self._model) is None:
             return shown
         mb = round(private_mb(model.pid), 1) if model.pid else 0.0
         return replace(shown, isolation=model.isolation, pid=model.pid, mb=mb)
+
+    @property
+    def tuned(self) -> Tuned | None:
+        """The number that the decoder has instead of that of the package; only one that the model takes."""
+        asked = self._host.tuned.get(self.name)
+        if asked is None or self.manifest is None or refusal(self.manifest, asked):
+            return None
+        return asked
 
     def open(self) -> None:
         """Load, check and warm up the model; blocks. `state` shows a model that cannot be used."""
@@ -328,7 +340,7 @@ class ModelRunner:
             return None
         other = None if self.shadow is None else self.shadow.next()
         stamp = self._host.stamp(reading.at_ns)
-        return self._put(_Job(reading, window, stamp, other=other))
+        return self._put(_Job(reading, window, stamp, other=other, tuned=self.tuned))
 
     def _put(self, job: _Job) -> Awaitable[None] | None:
         """Let a job wait; returns what a source that can wait must await."""
@@ -357,7 +369,7 @@ class ModelRunner:
         for crop in crops.crops(config, picture, seen.result.boxes):
             if not self._is_fenced():
                 other = None if self.shadow is None else self.shadow.next()
-                self._jobs.append(_Job(seen.reading, None, seen.stamp, crop, other))
+                self._jobs.append(_Job(seen.reading, None, seen.stamp, crop, other, self.tuned))
         self._hand_on()
         while len(self._jobs) > self._limit and not self.waits:
             self._jobs.popleft()
@@ -609,6 +621,7 @@ class _Job:
     stamp: Stamp
     crop: Crop | None = None
     other: Model | Worker | None = None  # that answers instead of the slot's model
+    tuned: Tuned | None = None
 
     @property
     def picture(self) -> Picture | None:
@@ -655,10 +668,13 @@ def _infer(model: Model | Worker, stream: str, job: _Job) -> _Given:
 
 
 def _run(model: Model | Worker, stream: str, job: _Job) -> Result:
+    tuned = job.tuned
+    if tuned is not None and model is job.other and refusal(model.manifest, tuned):
+        tuned = None
     if job.window is not None and model.stateful:
-        return model.run_window(job.window.rows, stream, job.window.end)
+        return model.run_window(job.window.rows, stream, job.window.end, tuned=tuned)
     if job.window is not None:
-        return model.run_window(job.window.rows)
+        return model.run_window(job.window.rows, tuned=tuned)
     if (picture := job.picture) is None:
         raise TypeError("a frame stream gave a reading without a picture")
-    return model.run_frame(picture, lasting=True)
+    return model.run_frame(picture, lasting=True, tuned=tuned)

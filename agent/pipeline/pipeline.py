@@ -18,6 +18,7 @@ from agent.clock_sync import Stamps
 from agent.inference.gate_process import at_once
 from agent.inference.model_cache import Isolation, ModelCache
 from agent.inference.signing.trust import Trust
+from agent.inference.tuning import Tuned
 from agent.pipeline.batcher import JOIN_AGE_S, MAX_AGE_S, Batcher
 from agent.pipeline.changes import Changes, Setup
 from agent.pipeline.input_watch import InputSummary
@@ -641,6 +642,13 @@ class Pipeline:
     def withhold(self, slots: frozenset[str]) -> None:
         """Send no events of these slots; their rows go on."""
         self._events.withhold(slots)
+
+    def tune(self, numbers: Mapping[str, Tuned]) -> None:
+        """Give the decoders of these slots one other number from the next input on, all others their own."""
+        if numbers != self._host.tuned:
+            self._host.tuned.clear()
+            self._host.tuned.update(numbers)
+            self._sinks.changed()
 
 
 def _look(device: str, stream: str) -> str:

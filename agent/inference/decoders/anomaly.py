@@ -51,6 +51,7 @@ class Anomaly(Decoder):
     """
 
     Options = AnomalyOptions
+    tunable = frozenset({"threshold", "part_threshold"})
 
     def __init__(
         self, options: AnomalyOptions, outputs: Sequence[Tensor], _size: tuple[int, int] | None

@@ -79,6 +79,8 @@ class Decoder(ABC):
 
     Options: ClassVar[type[Struct]]
     reads_input: ClassVar[bool] = False  # the model's inputs stand before its outputs
+    # numbers of the options that only judge a result: they may change between two inputs
+    tunable: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def mistakes(cls, options: Any) -> Iterable[Mistake]:  # noqa: ARG003 - for subclasses

@@ -61,6 +61,7 @@ class Classification(Decoder):
     """One number per label; the largest wins."""
 
     Options = ClassificationOptions
+    tunable = frozenset({"threshold"})
 
     def __init__(
         self, options: ClassificationOptions, outputs: Sequence[Tensor], _size: tuple[int, int] | None

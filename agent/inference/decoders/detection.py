@@ -125,6 +125,7 @@ class Detection(Decoder):
     """Boxes of one head, mapped back to the frame, and the number of boxes of each label."""
 
     Options = DetectionOptions
+    tunable = frozenset({"score", "iou", "keypoint_score"})
 
     @classmethod
     def mistakes(cls, options: DetectionOptions) -> Iterable[Mistake]:

@@ -47,6 +47,7 @@ class Reconstruction(Decoder):
     """The score is the error between the first input and the output; `part` is the worst signal."""
 
     Options = ReconstructionOptions
+    tunable = frozenset({"threshold"})
     reads_input = True
 
     def __init__(

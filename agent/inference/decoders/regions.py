@@ -76,6 +76,7 @@ class Regions(Decoder):
     """
 
     Options = RegionsOptions
+    tunable = frozenset({"threshold", "score", "least_area"})
 
     def __init__(
         self, options: RegionsOptions, outputs: Sequence[Tensor], size: tuple[int, int] | None

@@ -39,6 +39,7 @@ class Text(Decoder):
     """One output [1, steps, classes]; equal classes in a row are one character."""
 
     Options = TextOptions
+    tunable = frozenset({"score"})
 
     def __init__(
         self, options: TextOptions, outputs: Sequence[Tensor], _size: tuple[int, int] | None

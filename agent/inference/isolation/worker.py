@@ -28,6 +28,7 @@ from agent.inference.decoders import ModelError, Result
 from agent.inference.isolation import worker_wire
 from agent.inference.isolation.shared_frames import SharedFrames
 from agent.inference.isolation.worker_wire import Job, Opened, Opening
+from agent.inference.tuning import Tuned
 from wire.messages import Field
 from wire.printable import printable
 from wire.reasons import Reason, because
@@ -178,7 +179,7 @@ class Worker:
         """Whether the model takes numbers of 64 bits, or whole ones, which 32 bits would change."""
         return self._opened.wide
 
-    def run_frame(self, picture: Picture, *, lasting: bool = False) -> Result:
+    def run_frame(self, picture: Picture, *, lasting: bool = False, tuned: Tuned | None = None) -> Result:
         """Run one picture (height, width, 3), BGR uint8; boxes come as shares of that picture.
 
         A `lasting` picture is never written to again, so that one copy serves every worker that sees it.
@@ -186,9 +187,11 @@ class Worker:
         Raises:
             ModelError: the run failed; `WorkerLost` if the process ended.
         """
-        return self._run(picture, lasting=lasting)
+        return self._run(picture, lasting=lasting, tuned=tuned)
 
-    def run_window(self, window: NDArray[Any], stream: str = "", end: int = 0) -> Result:
+    def run_window(
+        self, window: NDArray[Any], stream: str = "", end: int = 0, *, tuned: Tuned | None = None
+    ) -> Result:
         """Run one window (length, signals), rows in time order; the others are for a model with state.
 
         The window is never written to again, so that one copy serves every worker that sees it. A process
@@ -197,7 +200,7 @@ class Worker:
         Raises:
             ModelError: the run failed; `WorkerLost` if the process ended.
         """
-        return self._run(window, lasting=True, stream=stream, end=end)
+        return self._run(window, lasting=True, stream=stream, end=end, tuned=tuned)
 
     def start(self) -> None:
         """Start the process and open the model in it; blocks.
@@ -224,7 +227,15 @@ class Worker:
                 self._child.end(_END_S)
                 self._child = None
 
-    def _run(self, data: NDArray[Any], *, lasting: bool, stream: str = "", end: int = 0) -> Result:
+    def _run(
+        self,
+        data: NDArray[Any],
+        *,
+        lasting: bool,
+        stream: str = "",
+        end: int = 0,
+        tuned: Tuned | None = None,
+    ) -> Result:
         with self._lock:
             child = self._ready()
             self._number += 1
@@ -236,7 +247,7 @@ class Worker:
                 else:
                     body = data.tobytes()
                 at = 0 if part is None else part.number
-                job = Job(self._number, data.shape, data.dtype.str, body, at, stream, end)
+                job = Job(self._number, data.shape, data.dtype.str, body, at, stream, end, tuned)
                 fresh = part is not None and child.is_new(part.number)
                 given = child.ask(
                     worker_wire.packet(job), SILENT_S, part.descriptor if part and fresh else None

@@ -80,7 +80,10 @@ def _serve(channel: socket.socket, model: Model) -> None:
         job = worker_wire.job.decode(body)
         try:
             data = _input(job, descriptors, parts)
-            result = model.run_frame(data) if of_pictures else model.run_window(data, job.stream, job.end)
+            if of_pictures:
+                result = model.run_frame(data, tuned=job.tuned)
+            else:
+                result = model.run_window(data, job.stream, job.end, tuned=job.tuned)
             answer = worker_wire.packet(Answer(job.number, result=result))
         except Exception as error:  # noqa: BLE001 - one bad run must not end the worker
             name = "" if isinstance(error, ModelError) else f"{type(error).__name__}: "

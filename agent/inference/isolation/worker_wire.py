@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from agent.inference.declared import MAX_BYTES, MAX_FIELDS, plain, require_declared
 from agent.inference.decoders import ModelError, Result
 from agent.inference.session import Scanned
+from agent.inference.tuning import Tuned
 from wire.messages import Field
 from wire.topics import FIELD
 
@@ -44,6 +45,7 @@ class Job(Struct, frozen=True, array_like=True):
     part: int = 0
     stream: str = ""  # of a model with state: what its windows belong to, and the row at the end of this one
     end: int = 0
+    tuned: Tuned | None = None  # the number that the decoder has instead of its own
 
 
 class Opened(Struct, frozen=True, tag="opened", array_like=True):

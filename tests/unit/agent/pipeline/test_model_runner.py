@@ -161,7 +161,7 @@ async def test_a_failed_run_changes_the_state_and_the_next_one_repairs_it(
     assert made._model is not None
     run_window = made._model.run_window
 
-    def fail(_window: np.ndarray) -> Any:
+    def fail(_window: np.ndarray, **_more: Any) -> Any:
         raise MemoryError("no room")
 
     made._model.run_window = fail  # type: ignore[method-assign]
@@ -188,7 +188,9 @@ async def test_a_model_that_hangs_does_not_hold_its_source_back(
     made.open()
     assert made._model is not None
     answering, run_window = threading.Event(), made._model.run_window
-    monkeypatch.setattr(made._model, "run_window", lambda rows: (answering.wait(120), run_window(rows))[1])
+    monkeypatch.setattr(
+        made._model, "run_window", lambda rows, **_: (answering.wait(120), run_window(rows))[1]
+    )
     task = asyncio.create_task(made.run())
     await asyncio.sleep(0)
     held = [wait for index in range(100, 120) if (wait := made.offer(row(index))) is not None]
