@@ -28,9 +28,11 @@ from agent.inference.model_cache import ModelCache
 from agent.inference.signing.trust import TrustedKeys
 from agent.node_description import NodeDescription
 from agent.outbox import Message, Outbox, keep_committing
-from agent.pilots.exposure import Exposure
-from agent.pilots.model_switch import ModelSwitch
+from agent.pilots.exposure import Exposure, Switch
+from agent.pilots.model_switch import ModelSwitch, ThresholdSwitch
 from agent.pilots.pilots import PilotHooks, Pilots
+from agent.pilots.set_point import SetPointSwitch, why_not
+from agent.pilots.switches import Switches
 from agent.pipeline import sample_commands
 from agent.pipeline.changes import Setup
 from agent.pipeline.pipeline import Pipeline
@@ -46,7 +48,8 @@ from agent.systemd import Notifier
 from agent.uplink.uplink import NodeHooks, NodeIdentity, Uplink, UplinkSettings
 from wire.clock import Clock, gathered_s
 from wire.messages import ClockState, Event, Reported
-from wire.reasons import because
+from wire.pilot.plan import Plan
+from wire.reasons import NO_REASON, Reason, because
 from wire.task_cancellation import end
 from wire.topics import NODE_ITSELF
 from wire.usage import USAGE
@@ -58,6 +61,7 @@ REST_S = 5.0  # for everything but the devices to end
 DRAIN_S = 6.0  # for the messages on disk to leave ...
 DRAIN_IDLE_S = 2.0  # ... as long as acknowledgements come
 KEYS_S = 5.0  # how often the trusted keys are looked at
+SAFE_S = 4.0  # for a device to get its safe number
 STUCK_S = 30.0  # the watchdog is not fed when the outbox has committed nothing for so long
 
 
@@ -199,7 +203,7 @@ class App:
                 self.plan.address,
                 config.state,
                 clock,
-                PilotHooks(self._record, self._reported_anew, lambda: self.keys.trust),
+                PilotHooks(self._record, self._reported_anew, lambda: self.keys.trust, self._unable),
                 least_signers=config.remote.pilot_signers,
             )
             if config.remote.pilot:
@@ -215,6 +219,8 @@ class App:
             log.info("ready: %s", self.description.sentence())
             await self._flow()
         finally:
+            if self._wired:
+                await self.set_points.close(SAFE_S)  # if `_flow` failed
             await asyncio.to_thread(self.outbox.close)
             if self._wired:
                 await asyncio.to_thread(self.pipeline.close)
@@ -293,9 +299,21 @@ class App:
         self.sources = self.running.sources
         trials = Trials(self.running, self.pipeline, clock, config.remote.soak_s, self._open_models)
         self.configuration = Configuration(self.plan, self.desired, start, trials, clock, self._reconfigured)
-        self.exposure = Exposure(
-            self.plan.address, clock, lambda: self.pilots.current, ModelSwitch(self.pipeline), self._record
+        self.set_points = SetPointSwitch(
+            lambda: self.running.setup.devices,
+            clock,
+            config.state,
+            lambda: self.exposure.look(),  # noqa: PLW0108 - it is made below
         )
+        switches: dict[str, Switch] = {
+            "model": ModelSwitch(self.pipeline),
+            "threshold": ThresholdSwitch(self.pipeline),
+            "set-point": self.set_points,
+        }
+        self.exposure = Exposure(
+            self.plan.address, clock, lambda: self.pilots.current, Switches(switches), self._record
+        )
+        self.set_points.start()
         self.exposure.look()  # before the first result
         self.description = NodeDescription(
             identity=self._identity,
@@ -354,6 +372,8 @@ class App:
                 self._notifier.stopping()
             await end([changing])
             await asyncio.to_thread(self.desired.stopped)
+            self.exposure.hold()
+            await self.set_points.close(SAFE_S)
             await self.running.stop()
             self.pipeline.flush()
             self.exposure.stop()
@@ -417,6 +437,11 @@ class App:
     def _changed(self) -> None:
         self._state_changed = True
         self.uplink.renew_status()
+
+    def _unable(self, plan: Plan) -> Reason:
+        """Why this node cannot follow a plan; thread-safe."""
+        what = plan.intervention
+        return why_not(what, self.running.setup.devices) if what.kind == "set-point" else NO_REASON
 
     def _reports(self) -> dict[str, Reported]:
         """What became of each desired document that this node takes."""
@@ -495,6 +520,7 @@ class App:
             await asyncio.sleep(KEYS_S)
             trust = await asyncio.to_thread(self.keys.changed)
             if trust is not None:
+                self.pilots.trust_changed()
                 await self.pipeline.trust(trust)
 
     async def _guard_memory(self) -> None:

@@ -162,10 +162,13 @@ CODES: dict[str, tuple[str, ...]] = {
     "pilot-overlaps": ("pilot",),
     "pilot-older": ("version", "newest"),
     "pilot-amends-other": ("version",),
-    "pilot-not-able": ("what",),
-    # an intervention that is off although its plan says on
+    "pilot-write-not-allowed": ("device", "detail"),
+    # an intervention that is not as its plan says
     "pilot-model-missing": ("slot",),
     "pilot-model-other": ("model", "planned"),
+    "pilot-number-refused": ("slot",),
+    "pilot-write-failed": ("device", "detail"),
+    "pilot-set-point-other": ("device", "value", "planned"),
     # an answer to a command
     "command-unknown": ("name",),
     "command-expired": (),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Protocol
+
+from msgspec import UNSET
 
 from wire.clock import Clock
 from wire.messages import Event
@@ -21,15 +23,30 @@ EVENT = "exposure"
 LOOK_S = 1.0  # between two looks at the clock, which may be set
 
 
-class Switch(Protocol):
-    """What the plan switches; both methods return at once and may be repeated."""
+Actual = Literal["on", "off", "other"]
 
-    def set(self, plan: Plan, arm: Arm) -> tuple[Arm, Reason]:
-        """Switch on or off; returns what is the case now, and why where it is something else."""
+
+class Applied(NamedTuple):
+    """What is the case: `other` is neither on nor off. `value` is the number that is in use, if it is one."""
+
+    actual: Actual
+    reason: Reason = NO_REASON  # why it is not what was asked
+    value: float | None = None
+
+
+class Switch(Protocol):
+    """What the plan switches; the methods return at once and may be repeated."""
+
+    def set(self, plan: Plan, arm: Arm | None) -> Applied | None:
+        """Switch on or off, or to what is safe outside of all periods; None: it is not known yet."""
         ...
 
-    def release(self) -> None:
+    def release(self) -> Applied:
         """Leave everything as the node's own config has it."""
+        ...
+
+    def stopped(self) -> Applied:
+        """What is the case when the agent has ended."""
         ...
 
 
@@ -42,15 +59,17 @@ class State:
     phase: Literal["baseline", "trial", "outside", "over"]
     number: int
     planned: Arm | None
-    actual: Arm
+    actual: Actual
     reason: Reason = NO_REASON
+    value: float | None = None
 
 
 class Exposure:
     """The exposure of one node; `look` is called from time to time, and `stop` when the agent ends.
 
     The schedule is read by the wall clock at each look, so that a restart or a clock that is set leads to the
-    period of now. Until the trial is over the intervention is off outside of the periods that are on.
+    period of now. Until the trial is over the intervention is off outside of the periods that are on; outside
+    of all periods a set-point has its safe number.
     """
 
     def __init__(
@@ -80,43 +99,52 @@ class Exposure:
         """Switch as the schedule says for now, and record what changed."""
         if self._has_ended:  # the tasks of the agent end one after the other
             return
-        is_first, self._is_first = self._is_first, False
         opened, before = self._plan(), self._stated
+        now = None if opened is None else self._state(opened)
         if opened is None:
+            self._is_first = False
             if before is not None:
                 self._switch.release()
                 self._stated = None
+        if now is None or now == before:
             return
-        now = self._state(opened)
-        if now == before:
-            return
+        is_first, self._is_first = self._is_first, False
         if now.phase == "over" and (before is None or before.phase == "over"):
             return  # a restart after the trial
         self._stated = now
         self._state_it(now, is_restart=is_first and now.phase != "over")
 
-    def stop(self) -> None:
-        """Record that the intervention ends with the agent."""
-        if (last := self._stated) is not None and last.phase != "over" and last.actual == "on":
-            self._state_it(State(last.pilot, last.hash, last.phase, last.number, last.planned, "off"))
+    def hold(self) -> None:
+        """Switch nothing any more: the agent ends."""
         self._has_ended = True
 
-    def _state(self, opened: Opened) -> State:
+    def stop(self) -> None:
+        """Record that the intervention ends with the agent."""
+        self.hold()
+        if (last := self._stated) is None or last.phase == "over":
+            return
+        actual, reason, value = self._switch.stopped()
+        if (actual, value) != (last.actual, last.value):
+            self._state_it(replace(last, actual=actual, reason=reason, value=value))
+
+    def _state(self, opened: Opened) -> State | None:
         frozen, now_ms = opened.plan, self._clock.now_ms()
         pilot = frozen.plan.pilot
         if now_ms >= frozen.schedule.trial_ms[1]:
-            self._switch.release()
-            return State(pilot, opened.hash, "over", -1, None, "on")
+            return State(pilot, opened.hash, "over", -1, None, *self._switch.release())
         period = frozen.schedule.at(now_ms)
         planned = self._planned(opened, period)
-        actual, reason = self._switch.set(frozen.plan, planned)
+        if (applied := self._switch.set(frozen.plan, planned)) is None:
+            return None
         trial = frozen.schedule.trial
         number = trial.index(period) if period in trial else -1
         phase = "outside" if period is None else period.phase
-        return State(pilot, opened.hash, phase, number, planned, actual, reason)
+        return State(pilot, opened.hash, phase, number, planned, *applied)
 
-    def _planned(self, opened: Opened, period: Period | None) -> Arm:
+    def _planned(self, opened: Opened, period: Period | None) -> Arm | None:
         plan, treated = opened.plan.plan, opened.plan.schedule.treated
+        if period is None and plan.intervention.kind == "set-point":
+            return None
         if period is None or plan.design.kind == "paired":
             return "off"  # a model that is compared with a rule runs in shadow all the time
         if plan.design.kind == "parallel" and not any(self._is_here(machine) for machine in treated):
@@ -140,7 +168,8 @@ class Exposure:
             detail["restart"] = True
         log.info("pilot %s: %s, the intervention is %s", now.pilot, now.phase, now.actual)
         fields = now.reason.fields() if now.reason.why else {}
-        self._record(Event(ts=self._clock.now_ms(), type=EVENT, detail=detail, **fields))
+        value = UNSET if now.value is None else now.value
+        self._record(Event(ts=self._clock.now_ms(), type=EVENT, value=value, detail=detail, **fields))
 
     def _rest_s(self) -> float:
         """Until the next look: at the next switch, a second at most."""

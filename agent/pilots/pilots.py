@@ -14,15 +14,15 @@ import msgspec
 from msgspec.structs import replace
 
 from agent.inference.signing.trust import Trust
-from agent.pilots.model_switch import cannot_switch
 from agent.pilots.plan_file import KeptPlan, PlanFile
 from agent.pilots.signature_check import check
-from agent.pilots.signatures import PlanRefused
+from agent.pilots.signatures import PlanRefused, valid_keys
 from agent.remote.desired import NotAcceptable, Report, read_desired
 from wire.clock import Clock
 from wire.errors import EdgebedError, WireError
 from wire.messages import Desired, Event, Reported
 from wire.pilot.frozen import Opened, SignedPlan, read_signed
+from wire.pilot.plan import Plan
 from wire.printable import printable
 from wire.reasons import NO_REASON, Reason, because
 from wire.topics import Address
@@ -35,11 +35,15 @@ _PAUSE_S = 0.5  # between two plans: a flood of them costs little
 
 @dataclass(frozen=True, slots=True)
 class PilotHooks:
-    """What a node gives: `record` puts an event into the outbox, `changed` gets each new outcome."""
+    """What a node gives: `record` puts an event into the outbox, `changed` gets each new outcome.
+
+    `unable` gives the reason why the node cannot follow a plan.
+    """
 
     record: Callable[[Event], None]
     changed: Callable[[], None]
     trust: Callable[[], Trust]
+    unable: Callable[[Plan], Reason] = lambda _plan: NO_REASON
 
 
 class Pilots:
@@ -57,6 +61,7 @@ class Pilots:
         self._current: Opened | None = None
         self._note: Report | None = None  # of a message that is not kept
         self._next: tuple[bytes, bool] | None = None
+        self._look_at_keys = True
         self._asked = asyncio.Event()
         self._stopping = threading.Event()
 
@@ -78,13 +83,24 @@ class Pilots:
         self._next = body, signed
         self._asked.set()
 
+    def trust_changed(self) -> None:
+        """End a plan that too few keys signed now; returns at once."""
+        self._look_at_keys = True
+        self._asked.set()
+
     async def run(self) -> None:
         """Judge what comes, until cancelled."""
         try:
+            self._asked.set()  # a key may have been revoked meanwhile
             await self._record()  # the last run may have ended before that
             while True:
                 await self._asked.wait()
                 self._asked.clear()
+                if self._look_at_keys:
+                    self._look_at_keys = False
+                    if await asyncio.to_thread(self.revoke):
+                        await self._record()
+                        self._hooks.changed()
                 if self._next is not None:
                     (body, signed), self._next = self._next, None
                     await asyncio.to_thread(self.judge, body, signed)
@@ -146,15 +162,17 @@ class Pilots:
             text = f"the plan of the pilot {plan.pilot} does not name this node"
             raise PlanRefused(text).coded("pilot-other-node", pilot=plan.pilot)
         self._require_next(opened)
-        if (unable := cannot_switch(plan.intervention)).why:
+        if (unable := self._hooks.unable(plan)).why:
             raise PlanRefused(unable.why).coded(unable.code, **unable.args)
-        names = check(body, self._hooks.trust(), self._stopping)
+        trust = self._hooks.trust()
+        names = check(body, trust, self._stopping)
         if len(names) < self._least_signers:
             text = f"{len(names)} trusted keys signed the plan, and this node asks for {self._least_signers}"
             raise PlanRefused(text).coded("pilot-not-signed", keys=len(names), of=self._least_signers)
         kept = KeptPlan(
             signed=envelope,
             signed_by=names,
+            signed_keys=tuple(sorted({key for key, _ in opened.signatures} & valid_keys(trust).keys())),
             is_recorded=False,
             report=self._report(desired, "applied", NO_REASON, signed=signed, digest=opened.hash),
         )
@@ -194,6 +212,34 @@ class Pilots:
         )
         self._file.save(kept)
         self._kept, self._current, self._note = kept, None, None
+
+    def revoke(self) -> bool:
+        """End the plan if too few of its keys count now; returns whether it did. Blocks."""
+        trust = self._hooks.trust()
+        if (current := self._current) is None or trust.broken:
+            return False
+        valid = valid_keys(trust)
+        names = {valid[key] for key in self._kept.signed_keys if key in valid}
+        if len(names) >= self._least_signers:
+            return False
+        pilot = current.plan.plan.pilot
+        text = f"{len(names)} keys that count now signed the plan of {pilot}: it ends here"
+        why = because(text, "pilot-not-signed", keys=len(names), of=self._least_signers)
+        log.error("%s", text)
+        before = self._kept.report
+        self._kept = KeptPlan(
+            is_recorded=False,
+            withdrawn=current.hash,
+            report=None
+            if before is None
+            else replace(before, state="rejected", ts=self._clock.now_ms(), **why.fields()),
+        )
+        self._current = self._note = None
+        try:
+            self._file.save(self._kept)
+        except OSError as error:  # the next start ends it again
+            log.error("%s cannot be written: %s", self._file.path, error.strerror)
+        return True
 
     async def _record(self) -> None:
         """Put the newest change into the outbox, unless it is there."""

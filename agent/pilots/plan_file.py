@@ -26,6 +26,7 @@ class KeptPlan(Struct, frozen=True, kw_only=True):
     v: int = 1
     signed: SignedPlan | None = None
     signed_by: tuple[str, ...] = ()
+    signed_keys: tuple[str, ...] = ()  # fingerprints of the keys whose signatures were checked
     is_recorded: bool = True
     withdrawn: str = ""  # hash of the plan that was withdrawn last
     report: Report | None = None

@@ -48,6 +48,11 @@ def signers(opened: Opened, trust: Trust) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def valid_keys(trust: Trust) -> dict[str, str]:
+    """The names of the keys that count now, by their fingerprint."""
+    return {fingerprint(pem): name for pem, name in trust.trusted.items() if pem not in trust.revoked}
+
+
 def bad(why: str) -> PlanRefused:
     """The error for a signature that refuses its plan."""
     return PlanRefused(f"the signature of the plan is refused: {why}").coded(

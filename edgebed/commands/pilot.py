@@ -56,13 +56,13 @@ def check(plan: Path, url: str | None, token_file: Path | None) -> None:
     """
     from edgebed.pilot_check import against
     from wire.clock import Clock
-    from wire.pilot.checks import doubts
+    from wire.pilot.checks import doubts, needs
     from wire.pilot.plan import load
 
     stored = [] if url is None else [against(CollectorApi(url, token_file), Clock().now_ms())]
     found = load(plan, *stored)
-    for doubt in doubts(found):
-        click.echo(f"{plan}: note: {doubt}", err=True)
+    for note in (*doubts(found), *needs(found.intervention)):
+        click.echo(f"{plan}: note: {note}", err=True)
     click.echo(f"{plan}: ok: {_sentence(_frozen(plan))}")
 
 

@@ -13,6 +13,7 @@ from wire.pilot import expression
 from wire.pilot.formulas import FORMULAS, Formula
 from wire.pilot.plan import Condition, Groups, Input, Intervention, Kpi, Plan, Window
 from wire.pilot.schedule import local_time, schedule, spans, time_zone
+from wire.topics import ROOT
 
 MIN_SWITCHBACK = 12  # periods: six whole pairs are the fewest that can show anything
 ASK_SWITCHBACK = 20
@@ -72,6 +73,18 @@ def doubts(plan: Plan) -> Iterator[str]:
         yield "there is no baseline: nothing can be planned from it, and there are no placebo dates"
 
 
+def needs(what: Intervention) -> Iterator[str]:
+    """What each node must have for a valid plan, beside `remote.pilot`; a sentence each."""
+    if what.kind == "threshold":
+        yield f"on each node the model in {what.slot} must have the number {what.parameter} in its `output`"
+    elif what.kind == "set-point":
+        name = f"register: {what.register}" if what.topic is None else f"topic: {what.topic}"
+        yield (
+            f"the own file of each node needs, in the options of {what.device}: allow_write: true, and "
+            f"write: {{{name}, min: {what.min:g}, max: {what.max:g}, safe: {what.safe:g}}}"
+        )
+
+
 def _owned(plan: Plan) -> Iterator[Mistake]:
     for at, node in enumerate(plan.nodes):
         if node.split("/")[0] != plan.owner:
@@ -92,6 +105,9 @@ def _intervention(what: Intervention) -> Iterator[Mistake]:
         yield (*here, "off"), "is the same as on: then nothing is switched"
     if what.kind != "set-point":
         return
+    topic = what.topic or ""
+    if set(topic) & set("+#$") or topic.split("/")[0] == ROOT:
+        yield (*here, "topic"), f"{topic!r} is not one topic of a device"
     if (what.register is None) is (what.topic is None):
         yield (*here, "register"), "name one register (modbus) or one topic (mqtt)"
     if what.min is None or what.max is None:

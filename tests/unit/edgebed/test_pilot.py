@@ -91,6 +91,10 @@ def test_check_prints_doubts_and_lists_mistakes(folder: Path) -> None:
     done = run("check", plan)
     assert done.exit_code == 0
     assert "note: the wash-out of 30 s" in done.output
+    assert "the model in anomaly must have the number level" in done.output
+    plan.write_text(changed((THRESHOLD, SET_POINT)))
+    needed = "in the options of arm: allow_write: true, and write: {register: speed, min: 1, max: 9, safe: 3}"
+    assert needed in run("check", plan).output
     plan.write_text(changed(("tz: Asia/Seoul", "tz: Asia/Soul"), ("min: 0.1", "min: x")))
     error = run("check", plan).exception
     assert isinstance(error, ConfigError)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from agent.pilots.exposure import Exposure
+from agent.pilots.exposure import Applied, Exposure
 from tests.unit.agent.pilots.test_pilots import At, opened
 from tests.unit.wire.pilot.plans import changed, signed_plan
 from wire.messages import Event
 from wire.pilot.frozen import Opened
 from wire.pilot.plan import Plan
 from wire.pilot.schedule import Arm, switchback, utc_ms
-from wire.reasons import NO_REASON, Reason, because
+from wire.reasons import NO_REASON, because
 from wire.topics import Address
 
 NODE = Address.parse("acme/p1/s1/n1")
@@ -27,14 +27,23 @@ class Lamp:
     def __init__(self) -> None:
         self.state = "free"
         self.broken = NO_REASON
+        self.value: float | None = None
+        self.waits = False
 
-    def set(self, plan: Plan, arm: Arm) -> tuple[Arm, Reason]:
+    def set(self, plan: Plan, arm: Arm | None) -> Applied | None:
         assert plan.pilot == "trial-1"
+        if self.waits:
+            return None
+        arm = arm or "off"
         self.state = "off" if self.broken.why else arm
-        return ("off" if self.broken.why else arm), (self.broken if arm == "on" else NO_REASON)
+        return Applied(self.state, self.broken if arm == "on" else NO_REASON, self.value)
 
-    def release(self) -> None:
+    def release(self) -> Applied:
         self.state = "free"
+        return Applied("on")
+
+    def stopped(self) -> Applied:
+        return Applied("off", NO_REASON, self.value)
 
 
 class Node:
@@ -158,3 +167,29 @@ def test_only_treated_machines_get_the_change_and_a_paired_model_stays_in_shadow
     model = "kind: model\n  what: {en: a, ko: b}\n  slot: s\n  model: m@1.0.0\n  sha256: " + "a" * 64
     made, _ = node((intervention, model), (switchback_text, "kind: paired, unit: 8h, periods: 20"))
     assert made.at(1) == [("trial", 0, "off", "off")]
+
+
+def test_what_is_not_known_yet_is_recorded_when_it_is() -> None:
+    made, lamp = node()
+    lamp.waits = True
+    assert made.at(1) == []
+    lamp.waits, lamp.value = False, 40.0
+    assert made.at(1.001) == [("trial", 0, ARMS[0], ARMS[0])]
+    assert made.events[0].detail["restart"] is True, "it is the first of this run"
+    assert made.events[0].value == 40.0
+    lamp.value = 41.0
+    assert len(made.at(1.002)) == 1
+    made.events.clear()
+    made.exposure.hold()
+    assert made.at(9) == []
+    lamp.value = 20.0
+    made.exposure.stop()
+    assert [(each.value, each.detail["actual"]) for each in made.events] == [(20.0, "off")]
+
+
+def test_outside_of_all_periods_a_set_point_is_planned_as_safe() -> None:
+    point = "kind: set-point\n  what: {en: a, ko: b}\n  device: d\n  topic: t\n  min: 0\n  max: 9\n  safe: 1"
+    intervention = changed().partition("intervention:\n  ")[2].partition("\ndesign:")[0]
+    made, _ = node((intervention, point + "\n  on: 2\n  off: 3"))
+    assert made.at(-1) == [("outside", -1, None, "off")]
+    assert made.at(-100) == [("baseline", -1, "off", "off")]

@@ -26,6 +26,7 @@ from wire.messages import Desired, Event
 from wire.pilot.frozen import Opened, envelope, freeze, read_signed
 from wire.pilot.plan import parse
 from wire.pilot.schedule import utc_ms
+from wire.reasons import NO_REASON, because
 from wire.topics import Address
 
 NODE = Address.parse("acme/p1/s1/n1")
@@ -74,7 +75,9 @@ class Node:
         self.clock = At(now_ms)
         self.events: list[Event] = []
         self.outcomes = 0
-        hooks = PilotHooks(self.events.append, self._count, lambda: TRUST)
+        self.trust = TRUST
+        self.unable = NO_REASON
+        hooks = PilotHooks(self.events.append, self._count, lambda: self.trust, lambda _plan: self.unable)
         self.pilots = Pilots(NODE, state, self.clock, hooks, least_signers=least_signers)
         self.pilots.start()
 
@@ -169,10 +172,6 @@ def test_as_many_trusted_keys_as_the_node_asks_for_must_have_signed(tmp_path: Pa
 
 def test_what_is_not_a_plan_for_this_node_is_refused(node: Node) -> None:
     assert node.judge({"devices": {}}) == "pilot-unreadable"
-    assert (
-        node.judge(msgspec.to_builtins(envelope(freeze(parse(changed(), "a.yaml")).payload)))
-        == "pilot-not-able"
-    )
     elsewhere = changed(("[acme/p1/s1/n1, acme/p1/s1/n2]", "[acme/p1/s1/n2]"))
     assert node.judge(signed(elsewhere, "acme")) == "pilot-other-node"
     node.clock.ms = opened(signed(changed())).plan.schedule.trial_ms[1]
@@ -239,6 +238,35 @@ def test_a_report_is_that_of_one_moment(node: Node, monkeypatch: pytest.MonkeyPa
     found = node.pilots.reported()
     assert found is not None
     assert (found.ver, found.active) == (1, opened(first).hash)
+
+
+async def test_a_plan_ends_when_too_few_of_its_keys_count(tmp_path: Path) -> None:
+    node = Node(tmp_path, least_signers=2)
+    doc = signed(changed(), "acme", "lab", "gone", "stranger")
+    assert node.judge(doc) == ""
+    assert not node.pilots.revoke()
+    stranger = {**TRUST.trusted, public_key(KEYS["stranger"][1].decode()): "stranger"}
+    acme = public_key(KEYS["acme"][1].decode())
+    node.trust = Trust(trusted=stranger, revoked={acme: "acme"}, broken="a folder is gone")
+    assert not node.pilots.revoke(), "it is not known which keys count"
+    node.trust = Trust(trusted=stranger, revoked={acme: "acme"})
+    task = asyncio.create_task(node.pilots.run())
+    node.pilots.trust_changed()
+    await until(lambda: node.outcomes)
+    task.cancel()
+    await asyncio.wait([task])
+    assert node.active == "", "the signature of a key that was not known then was never checked"
+    found = node.pilots.reported()
+    assert found is not None
+    assert (found.state, found.code, found.args) == ("rejected", "pilot-not-signed", {"keys": 1, "of": 2})
+    assert node.events[-1].detail == {"withdrawn": opened(doc).hash}
+    assert Node(tmp_path, least_signers=2).active == ""
+
+
+def test_a_plan_that_the_node_cannot_follow_is_refused(node: Node) -> None:
+    node.unable = because("no", "pilot-write-not-allowed", device="d", detail="no")
+    assert node.judge(signed(changed(), "acme")) == "pilot-write-not-allowed"
+    assert node.active == ""
 
 
 def test_a_file_that_is_damaged_is_no_plan(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ THRESHOLD = (
     "  parameter: level\n  on: 0.4\n  off: 0.8"
 )
 SET_POINT = "kind: set-point\n  what: {en: a, ko: b}\n  device: plc\n  register: speed\n  on: 5\n  off: 3"
+TOPIC = SET_POINT.replace("register: speed", "min: 1\n  max: 9\n  safe: 3") + "\n  topic:"
 SWITCHBACK = "kind: switchback, unit: 8h, periods: 20, seed: 7, washout_s: 60, carry_over_s: 60"
 
 
@@ -55,6 +56,15 @@ CASES: list[tuple[tuple[str, str], str]] = [
     ((THRESHOLD, SET_POINT + "\n  min: 4\n  max: 9\n  safe: 4"), "off: 3 is not within min and max"),
     ((THRESHOLD, SET_POINT + "\n  min: 9\n  max: 3\n  safe: 4"), "max: 3 is not above min"),
     ((THRESHOLD, SET_POINT + "\n  topic: a\n  min: 1\n  max: 9\n  safe: 4"), "name one register"),
+    ((THRESHOLD, TOPIC + " a/+/b"), "is not one topic of a device"),
+    ((THRESHOLD, TOPIC + " 'a/#'"), "is not one topic of a device"),
+    ((THRESHOLD, TOPIC + " $SYS/a"), "is not one topic of a device"),
+    ((THRESHOLD, TOPIC + " tb1/acme/p1/s1/n2/cmd/x"), "is not one topic of a device"),
+    ((THRESHOLD, (TOPIC + " a").replace("on: 5", "on: .nan")), "on: .nan is not a finite"),
+    ((THRESHOLD, (TOPIC + " a").replace("on: 5", "on: .inf")), "on: .inf is not a finite"),
+    ((THRESHOLD, (TOPIC + " a").replace("max: 9", "max: .nan")), "is not a finite"),
+    ((THRESHOLD, (TOPIC + " a").replace("max: 9", "max: .inf")), "is not a finite"),
+    ((THRESHOLD, THRESHOLD.replace("on: 0.4", "on: .nan")), "is not a finite"),
     (("owner: acme", "owner: ACME"), "owner"),
     (("kind: threshold", "kind: treshold"), "did you mean 'threshold'?"),
     # design
