@@ -31,6 +31,9 @@ from simulators.devices.running import listening
 from simulators.faults.fault import DeviceFaults
 from simulators.plants import patient
 from simulators.plants.patient import ECG_HZ, VITALS, Patient
+from simulators.plants.trial import PERIOD_S
+from simulators.plants.trial_plants import Ward
+from simulators.plants.ward_patient import WardPatient
 from simulators.simulator import Value
 from wire.clock import NS_PER_S, Clock
 from wire.task_cancellation import end
@@ -68,7 +71,8 @@ class BedsideMonitor:
 
     Sample i of the ECG is at `start_ns + i / 250 s`, vital signs of second k at `start_ns + k s`; both are
     sent when their second is over, to the newest connection. With the PEM files `cert`, `key` and `ca` it
-    speaks TLS and requires a certificate of that authority from the receiver.
+    speaks TLS and requires a certificate of that authority from the receiver. With `ward` the patient
+    is that of the alarm desk `ward` with the same seed, `trial_s` and `effect`.
     """
 
     def __init__(
@@ -85,6 +89,9 @@ class BedsideMonitor:
         cert: str = "",
         key: str = "",
         ca: str = "",
+        ward: bool = False,
+        trial_s: float = PERIOD_S,
+        effect: float = -1.0,
     ) -> None:
         if charset not in CHARSETS:
             raise ValueError(f"charset {charset!r} is not one of {', '.join(CHARSETS)}")
@@ -95,6 +102,9 @@ class BedsideMonitor:
         self._seed = seed
         self._faults = DeviceFaults(FAULTS, patient.FAULTS, faults)
         self.patient = Patient(seed, self._faults.of_plant)
+        if ward:
+            made = Ward(seed, period_s=trial_s, effect=None if effect < 0 else effect)
+            self.patient = WardPatient(seed, self._faults.of_plant, made)
         self._to = connect.rpartition(":")
         self._charset = charset
         self._ack_s = ack_s
@@ -142,6 +152,8 @@ class BedsideMonitor:
 
     async def __aenter__(self) -> Self:
         self.start_ns = -(-self.clock.now_ns() // NS_PER_S) * NS_PER_S
+        if isinstance(self.patient, WardPatient):
+            self.patient.first = self.patient.ward.step_at(self.start_ns, self.start_ns)
         if self._to[2]:
             self._begin(self._call(), "monitor-calls")
         else:
