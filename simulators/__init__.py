@@ -20,6 +20,10 @@ KINDS: dict[str, tuple[str, str]] = {
     "nmea": ("simulators.devices.nmea", "GnssReceiver"),
     "opcua": ("simulators.devices.opcua", "CobotCell"),
     "vda5050": ("simulators.devices.vda5050.device", "AmrVehicle"),
+    "opcua-cell": ("simulators.devices.opcua_cell", "ProductionCobot"),
+    "signal": ("simulators.devices.mqtt.trial", "Signal"),
+    "trip": ("simulators.devices.mqtt.trial", "TripComputer"),
+    "ward": ("simulators.devices.mqtt.trial", "AlarmDesk"),
     "serial": ("simulators.devices.serial", "Hygrometer"),
 }
 

@@ -74,6 +74,17 @@ class Happening(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ] = ""
 
 
+class ScenarioPilot(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A pilot that is played as a switchback: its plan, with short periods, drawn by the scenario's seed."""
+
+    plan: Annotated[Path, Meta(description="The plan, a pilot.yaml; its design and windows are replaced.")]
+    plant: Annotated[Name, Meta(description="The device whose simulator knows the true effect.")]
+    at_s: Annotated[Seconds, Meta(description="Start of the trial.")] = 20.0
+    period_s: Annotated[int, Meta(ge=10, le=86_400, description="Length of a period.")] = 20
+    periods: Annotated[int, Meta(ge=12, le=500, description="Number of periods.")] = 28
+    washout_s: Annotated[float, Meta(ge=0, le=86_400, description="Cut from the start of a period.")] = 2.0
+
+
 class Check(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """One assertion: a key that names its subject, and keys with the expected values."""
 
@@ -104,6 +115,7 @@ class Check(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     at_most: Annotated[int | None, Meta(ge=0, description="events: at most this many.")] = None
     lost: Annotated[int | None, Meta(ge=0, description="Messages lost or missing, at most.")] = None
     duplicates: Annotated[int | None, Meta(ge=0, description="Messages stored twice, at most.")] = None
+    pilot: Annotated[Name, Meta(description="The pilot whose run is compared with its plan.")] = ""
     units: Annotated[
         Literal["", "as declared"], Meta(description="Every stored field has the unit its config declares.")
     ] = ""
@@ -133,6 +145,7 @@ class Scenario(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     agents: Annotated[
         dict[str, ScenarioAgent], Meta(min_length=1, max_length=50, description="Agent name to agent.")
     ]
+    pilots: Annotated[dict[str, ScenarioPilot], Meta(max_length=20, description="Pilot name to pilot.")] = {}
     timeline: Annotated[list[Happening], Meta(max_length=500, description="Faults, cuts and restarts.")] = []
     checks: Annotated[list[Check], Meta(max_length=500, description="What must be true at the end.")] = field(
         name="assert", default_factory=list
@@ -206,10 +219,14 @@ def _check(found: Scenario, _marks: Marks) -> Iterator[Mistake]:
         if times > 1:
             yield ("agents",), f"{times} agents have a device {device!r}: names in a scenario are unique"
     yield from _check_timeline(found, devices)
+    yield from _check_pilots(found, devices)
     ids = {each.id for each in found.timeline} - {""}
     for at, check in enumerate(found.checks):
         for path, sentence in _check_assertion(check, devices, ids):
             yield ("assert", at, *path), sentence
+        if check.pilot and check.pilot not in found.pilots:
+            hint = did_you_mean(check.pilot, found.pilots)
+            yield ("assert", at, "pilot"), f"there is no pilot {check.pilot!r}{hint}"
 
 
 def _check_device(where: KeyPath, simulated: SimulatedDevice, agent: ScenarioAgent) -> Iterator[Mistake]:
@@ -254,6 +271,21 @@ def _check_timeline(found: Scenario, devices: Counter[str]) -> Iterator[Mistake]
             yield (*where, "fault"), "at_s and for_s give the time: leave out @..."
 
 
+def _check_pilots(found: Scenario, devices: Counter[str]) -> Iterator[Mistake]:
+    for name, pilot in found.pilots.items():
+        if pilot.plant not in devices:
+            hint = did_you_mean(pilot.plant, devices)
+            yield ("pilots", name, "plant"), f"there is no device {pilot.plant!r}{hint}"
+        end_s = pilot.at_s + pilot.periods * pilot.period_s
+        if end_s > found.duration_s:
+            text = f"ends at {end_s:g} s, after the end of the scenario at {found.duration_s:g} s"
+            yield ("pilots", name, "periods"), text
+        if pilot.periods % 2:
+            yield ("pilots", name, "periods"), f"{pilot.periods} is odd: periods are drawn in pairs"
+        if pilot.washout_s >= pilot.period_s:
+            yield ("pilots", name, "washout_s"), "leaves nothing of a period"
+
+
 # subject of an assertion -> keys, one at least is needed; further keys that it may have
 HEADS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "stream": (("rows", "equals_truth"), ("fields",)),
@@ -265,6 +297,7 @@ HEADS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "lost": ((), ("duplicates",)),
     "duplicates": ((), ("lost",)),
     "units": ((), ()),
+    "pilot": ((), ()),
 }
 
 

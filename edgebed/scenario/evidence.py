@@ -20,6 +20,7 @@ from collector.store.sqlite_source import SqliteSource
 from collector.store.table import Table
 from edgebed.scenario.document import Happening, Scenario
 from edgebed.scenario.installation import PlayedAgent, ScenarioInstallation
+from edgebed.scenario.pilot_evidence import PilotEvidence, read_pilot
 from edgebed.scenario.play import Run
 from wire.clock import NS_PER_MS, NS_PER_S
 from wire.messages import Scalar, Stream
@@ -95,6 +96,7 @@ class Evidence:
     twice: int = 0  # how many messages are stored more than once
     left_out: dict[str, str] = field(default_factory=dict)  # agent -> why it did not take part
     absent: dict[str, str] = field(default_factory=dict)  # device -> its agent that was left out
+    pilots: dict[str, PilotEvidence] = field(default_factory=dict)  # by name in the scenario
     # a fault of the timeline -> when its plant began it, in seconds since T0; None where it never did
     began: dict[str, float | None] = field(default_factory=dict)
 
@@ -102,7 +104,8 @@ class Evidence:
 def gather(installation: ScenarioInstallation, run: Run) -> Evidence:
     """Read the store of a collector that has ended. Blocks."""
     evidence = Evidence(run, totals=run.totals)
-    with closing(SqliteSource(installation.folder / "store")) as source:
+    store = installation.folder / "store"
+    with closing(SqliteSource(store)) as source, closing(SqliteSource(store)) as again:
         for agent in installation.agents.values():
             if agent.left_out:
                 evidence.left_out[agent.name] = agent.left_out
@@ -113,6 +116,10 @@ def gather(installation: ScenarioInstallation, run: Run) -> Evidence:
         for each in installation.scenario.timeline:
             if each.fault and each.device not in evidence.absent:
                 evidence.began[each.id] = _began(installation, run, each)
+        for name, opened in run.pilots.items():
+            played = installation.scenario.pilots[name]
+            plant = installation.agent_of(played.plant).simulators[played.plant]
+            evidence.pilots[name] = read_pilot((source, again), run.ledger, opened, plant)
     return evidence
 
 

@@ -17,6 +17,7 @@ import yaml
 import simulators
 from agent.app import App
 from agent.config import load as load_plan
+from agent.inference.signing.signature import new_key
 from agent.pipeline.source import Source
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
@@ -89,6 +90,7 @@ class ScenarioInstallation:
         self.seed = seed
         self.clock = SimulationClock(scenario.start_ns)
         self.agents = {name: PlayedAgent(name, each, folder) for name, each in scenario.agents.items()}
+        self.plan_key = new_key()  # private, public: signs the plans of pilots
         self.broker = BrokerProcess(scenario.broker, folder / "broker")
         self._http = Http(port=http_port)
         self._collecting: tuple[Collector, asyncio.Task[None]] | None = None
@@ -235,8 +237,17 @@ class ScenarioInstallation:
         document["broker"] = {"url": f"mqtt://127.0.0.1:{broker_port}"}
         document["state"] = str(self.folder.resolve() / f"state-{agent.name}")
         document["devices"] = {device: devices[device] for device in agent.settings.devices}
+        if self.scenario.pilots:
+            document["trust"] = {"keys": [str(self._public_key())]}
+            document["remote"] = {"pilot": True}
         path = self.folder / f"{agent.name}.yaml"
         path.write_text(yaml.safe_dump(document, sort_keys=False))
+        return path
+
+    def _public_key(self) -> Path:
+        """Write the key that the agents trust for the plans of pilots; return its path."""
+        path = self.folder.resolve() / "pilots.pem"
+        path.write_bytes(self.plan_key[1])
         return path
 
     def _url(self, agent: PlayedAgent, device: str) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from edgebed.scenario.document import Check, Scenario, percent
 from edgebed.scenario.evidence import Evidence, StreamEvidence
+from edgebed.scenario.judge_pilot import Judged, judge_pilot
 from edgebed.scenario.play import Run
 from wire.clock import NS_PER_MS
 from wire.messages import Quality
@@ -29,6 +30,8 @@ def judge(scenario: Scenario, evidence: Evidence) -> list[Verdict]:
     verdicts = []
     for check in scenario.checks:
         device = _subject(check).partition("/")[0]
+        if check.pilot:
+            device = scenario.pilots[check.pilot].plant
         if device in evidence.absent:
             agent = evidence.absent[device]
             why = f"agent {agent} did not take part: {evidence.left_out[agent]}"
@@ -55,9 +58,6 @@ def _too_late(check: Check, scenario: Scenario, evidence: Evidence) -> str:
     return ""
 
 
-Judged = tuple[bool, str, str, str]  # holds, sentence, expected, found
-
-
 def _judged(check: Check, scenario: Scenario, evidence: Evidence) -> list[Judged]:
     judges: dict[str, Callable[[], list[Judged]]] = {
         "stream": lambda: _stream(check, evidence),
@@ -67,6 +67,7 @@ def _judged(check: Check, scenario: Scenario, evidence: Evidence) -> list[Judged
         "quality": lambda: [_quality(check, evidence)],
         "events": lambda: [_events(check, evidence)],
         "units": lambda: [_units(evidence)],
+        "pilot": lambda: judge_pilot(check.pilot, evidence.pilots[check.pilot]),
     }
     return next((judge() for head, judge in judges.items() if getattr(check, head)), None) or _ledger(
         check, evidence

@@ -13,12 +13,15 @@ import msgspec
 from agent.app import App
 from agent.pipeline.source import Source
 from collector.ledger.balance import totals
+from collector.ledger.ledger import Ledger
+from edgebed.scenario import pilots
 from edgebed.scenario.document import Happening
 from edgebed.scenario.installation import IN_FLOW, READY_S, PlayedAgent, ScenarioInstallation, quickest
 from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S
 from wire.errors import ConfigError, EdgebedError
 from wire.messages import Birth
+from wire.pilot.frozen import Opened
 from wire.simulation_clock import SimulationClock
 from wire.task_cancellation import end
 
@@ -42,6 +45,8 @@ class Run:
     births: dict[str, Birth] = field(default_factory=dict)  # by node, as the collector has them
     totals: dict[str, int] = field(default_factory=dict)  # of the ledger
     held_s: dict[str, float] = field(default_factory=dict)  # who held the clock -> real seconds
+    ledger: Ledger = field(default_factory=Ledger)
+    pilots: dict[str, Opened] = field(default_factory=dict)  # by name in the scenario, as they were frozen
 
     @property
     def rate(self) -> float:
@@ -59,6 +64,8 @@ async def play(installation: ScenarioInstallation, rate: float, say: Callable[[s
     began_s = loop.time()
     t0_ns, late = await _come_up(installation)
     run = Run(t0_ns, t0_ns + round(scenario.duration_s * NS_PER_S), notes=late)
+    clock.pace = 0
+    run.pilots = await pilots.freeze(installation, run.t0_ns)
     run.startup_s = loop.time() - began_s
     _break_devices(installation, run)
     say(f"all devices are read after {run.startup_s:.1f} s; {scenario.duration_s:g} s are played")
@@ -117,6 +124,7 @@ async def _end(installation: ScenarioInstallation, run: Run) -> None:
     ]
     run.held_s = dict(clock.held_s)
     collector = installation.collector
+    run.ledger = collector.ledger
     run.totals = msgspec.structs.asdict(totals(collector.ledger.entries()))
     for app in run.apps.values():
         node = str(app.plan.address)

@@ -47,8 +47,8 @@ def test_the_ready_scenarios_are_fine_and_found_by_name(path: Path) -> None:
     assert all(agent.config.is_file() for agent in scenario.agents.values())
 
 
-def test_every_simulator_has_its_place_in_the_four_testbeds() -> None:
-    agents = load(find("four-testbeds")).agents.values()
+def test_every_simulator_has_its_place_in_a_testbed_or_a_pilot() -> None:
+    agents = [agent for name in ("four-testbeds", "pilots") for agent in load(find(name)).agents.values()]
     used = {device.simulator for agent in agents for device in agent.devices.values()}
     assert simulators.KINDS.keys() - used <= {"serial", "mqtt"}  # whose formats are free
 
