@@ -26,6 +26,7 @@ The rule, and why: [decision 0054](../docs/decisions/0054-effects-of-pilots.md).
 - `expected`: what the design of the rule found. `off`: how far the first seed is from it. The tolerance is
   2 points of coverage and 5 % of the half-width (a median), more where the expected number has few runs
   (printed).
+- Demo pilots: the plants of `edgebed sim run pilots`; the truth of a run is what its plant knows.
 - `fresh`: the coverage on a second seed. No rule was chosen by it.
 - `false "met"`: the share of all runs whose interval is above the truth: a target at the truth is found met.
 - Where a verdict is allowed, coverage is at least {LEAST_COVERAGE:.1%} less two standard errors and false

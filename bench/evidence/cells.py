@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.evidence import other_cells, step_cells
+from bench.evidence import other_cells, pilots, step_cells
 from bench.evidence.cell import Found
 
 SEEDS = (20_261_130, 7_919)
 QUICK_RUNS = 200
-CELLS = [*step_cells.cells(), *other_cells.cells()]
+CELLS = [*step_cells.cells(), *other_cells.cells(), *pilots.cells()]
 
 
 def simulate(task: tuple[int, int, bool]) -> Found:
