@@ -67,6 +67,10 @@ class PlantRows:
         head = ChunkHead([(1 + low, high - low)], [])
         yield StoredChunk("ep", False, False, Unpacked(head, self.times[low:high], rows, [0] * (high - low)))
 
+    def rollups_between(self, *_asked: object) -> Iterator[Any]:
+        """None: the rows cannot have changed."""
+        return iter(())
+
     def streams(self, _node: str) -> dict[str, set[str]]:
         """None that is named: then every input is asked for."""
         return {}
