@@ -183,17 +183,17 @@ class Pilots:
     def _require_next(self, opened: Opened) -> None:
         """Raise for a plan that does not come after the one that this node follows."""
         now, current = self._clock.now_ms(), self._current
-        start, end = opened.plan.schedule.trial_ms
         pilot = opened.plan.plan.pilot
-        if end <= now:
+        if opened.plan.schedule.trial_ms[1] <= now:
             text = f"the trial of the pilot {pilot} is over"
             raise PlanRefused(text).coded("pilot-over", pilot=pilot)
         if current is None or current.hash == opened.hash:
             return
         before, version = current.plan, opened.plan.version
         if before.plan.pilot != pilot:
-            if start < before.schedule.trial_ms[1] and now < before.schedule.trial_ms[1]:
-                text = f"the trial overlaps that of the pilot {before.plan.pilot}, which this node follows"
+            # a node has one plan: another one would end the pilot before its trial
+            if now < before.schedule.trial_ms[1]:
+                text = f"the trial of the pilot {before.plan.pilot}, which this node follows, is not over"
                 raise PlanRefused(text).coded("pilot-overlaps", pilot=before.plan.pilot)
         elif version <= before.version:
             text = f"version {version} of the plan is not above {before.version}, which this node follows"

@@ -118,6 +118,7 @@ class DesiredRoutes:
             node, plan = asked_node(request), opened.plan.plan
             if node not in plan.nodes:
                 raise HTTPException(400, f"the plan of the pilot {plan.pilot} does not name {node}")
+            await asyncio.to_thread(self._require_free, node, plan.pilot)
             return await self._request(request, "pilot", msgspec.to_builtins(body))
 
     async def withdraw(self, request: Request) -> Response:
@@ -151,6 +152,17 @@ class DesiredRoutes:
             "by": document.by,
             "reported": msgspec.to_builtins(reported),
         }
+
+    def _require_free(self, node: str, pilot: str) -> None:
+        """Raise where a node has another pilot, which a second plan would end before its trial is over."""
+        wanted = self._documents.get(node, "pilot")
+        opened = None if wanted is None else _opened(wanted)
+        if opened is None or opened.plan.plan.pilot == pilot:
+            return
+        if self._clock.now_ms() < opened.plan.schedule.trial_ms[1]:
+            other = opened.plan.plan.pilot
+            text = f"{node} has the pilot {other}, whose trial is not over: withdraw it first"
+            raise HTTPException(409, text)
 
     async def _show(self, request: Request, what: What) -> Response:
         node = node_of(request)

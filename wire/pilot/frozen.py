@@ -117,6 +117,8 @@ def read_signed(body: bytes) -> Opened:
         raise WireError(f"its format is {printable(plan.format, 40)}, and this program reads {PLAN_FORMAT}")
     if canonical(plain) != payload:
         raise WireError("its bytes are not canonical JSON (RFC 8785), so that its hash could mean two plans")
+    if (plan.version == 1) is bool(plan.previous):
+        raise WireError("version 1 has no `previous`, and each later version has the hash before it there")
     _check_order(plan.schedule)
     return Opened(plan=plan, payload=payload, signatures=signatures)
 

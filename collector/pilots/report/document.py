@@ -1,7 +1,7 @@
 """The report of a pilot as a document: codes, numbers and the texts of the plan, and no time of its making.
 
-Its canonical bytes depend on the frozen plans, the stored data and `until_ms` alone, so that whoever has
-these makes the same bytes. Times are ms of UTC. A number that is not finite is None.
+Its canonical bytes depend on the frozen plans, the stored data and `until_ms` alone: with
+these, anybody makes the same bytes. Times are ms of UTC. A number that is not finite is None.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ class Report(_Part, frozen=True, kw_only=True):
     off_schedule: float  # share of the counted time in which something else was applied than planned
     custody: tuple[Custody, ...]
     findings: tuple[Finding, ...]
-    limits: tuple[str, ...]  # codes of what this design cannot tell
+    limits: tuple[str, ...]  # codes of what this design cannot show
     sources: dict[
         str, str
     ] = {}  # what the numbers were computed from: day file or stream -> SHA-256 of its rows

@@ -734,7 +734,7 @@ export default {
   "reason.pilot-not-signed": "{keys} trusted keys signed the plan; {of} are needed",
   "reason.pilot-other-node": "The plan of the pilot {pilot} does not name this node",
   "reason.pilot-over": "The trial of the pilot {pilot} is over",
-  "reason.pilot-overlaps": "The trial overlaps that of the pilot {pilot}",
+  "reason.pilot-overlaps": "The node follows the pilot {pilot}, whose trial is not over: withdraw it first",
   "reason.pilot-older": "Version {version} of the plan is not above {newest}",
   "reason.pilot-amends-other": "Version {version} amends another plan",
   "reason.pilot-write-not-allowed": "The config of the node does not allow to write to {device}: {detail}",

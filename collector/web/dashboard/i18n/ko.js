@@ -734,7 +734,7 @@ export default {
   "reason.pilot-not-signed": "신뢰하는 키 {keys}개로 서명되었습니다. {of}개가 필요합니다.",
   "reason.pilot-other-node": "실증 {pilot}의 계획에 이 노드가 없습니다.",
   "reason.pilot-over": "실증 {pilot}의 기간이 끝났습니다.",
-  "reason.pilot-overlaps": "실증 {pilot}과 기간이 겹칩니다.",
+  "reason.pilot-overlaps": "노드가 아직 끝나지 않은 실증 {pilot}을 따르고 있습니다. 먼저 철회하세요.",
   "reason.pilot-older": "계획 버전 {version}이 {newest}보다 새롭지 않습니다.",
   "reason.pilot-amends-other": "버전 {version}은 다른 계획의 수정본입니다.",
   "reason.pilot-write-not-allowed": "노드 설정이 장치 {device}에 대한 쓰기를 허용하지 않습니다: {detail}",

@@ -195,7 +195,13 @@ def test_another_pilot_may_begin_when_the_trial_is_over(node: Node) -> None:
         ("pilot: trial-1", "pilot: trial-2"),
         ("2027-03-01 06:00, to: 2027-03-07 22:00", "2027-04-01 06:00, to: 2027-04-07 22:00"),
     )
-    assert node.judge(signed(later, "acme"), 3) == ""
+    # it would end the first pilot before its trial, or within it
+    assert node.judge(signed(later, "acme"), 3) == "pilot-overlaps"
+    node.clock.ms = opened(first).plan.schedule.trial_ms[1] - 1
+    assert node.judge(signed(later, "acme"), 4) == "pilot-overlaps"
+    assert node.active == opened(first).hash
+    node.clock.ms += 1
+    assert node.judge(signed(later, "acme"), 5) == ""
 
 
 def test_an_amendment_must_follow_the_plan_in_use(node: Node) -> None:

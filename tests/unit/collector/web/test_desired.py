@@ -114,6 +114,8 @@ async def test_the_plan_of_a_pilot_is_kept_sent_and_listed(site: tuple[Collector
     [listed] = (await get("/api/v1/pilots")).json()["pilots"]
     assert (listed["node"], listed["pilot"], listed["version"]) == (NODE, "trial-1", 1)
     assert listed["reported"]["active"] == "ab"
+    other = await ask(site, "PUT", signed_plan(NAMED, ("pilot: trial-1", "pilot: trial-2")), PILOT_PATH)
+    assert (other.status, "withdraw it first" in other.json()["error"]) == (409, True)
     assert (await get(PATH)).json()["reported"] is None, "the report is about the plan alone"
     assert (await ask(site, "DELETE", None, PILOT_PATH)).json()["pilot"]["ver"] == 5
     assert (await get("/api/v1/pilots")).json() == {"pilots": []}

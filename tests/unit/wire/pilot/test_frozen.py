@@ -78,6 +78,8 @@ def _payload(change: dict[str, Any]) -> bytes:
         (b"\xff", "not a signed plan"),
         (_payload({"format": "edgebed-pilot/2"}), "this program reads edgebed-pilot/1"),
         (_payload({"plan.more": 1}), "not a signed plan"),
+        (_payload({"version": 2}), "each later version has the hash"),
+        (_payload({"previous": "ab" * 32}), "version 1 has no `previous`"),
         (_payload({"schedule.periods": []}), "has no trial"),
         (_payload({"schedule.periods": [[0, 2, "trial", "on"], [1, 3, "trial", "off"]]}), "overlap"),
         (_payload({"schedule.periods": [[5, 5, "trial", "on"]]}), "overlap"),
