@@ -35,8 +35,9 @@ class AgentSetup:
     config: str | Path  # file in configs/, or any path
     device: str  # device id in that file
     simulator: str = ""  # kind for `edgebed sim run`; empty when the device is a file
-    options: tuple[str, ...] = ()  # of the simulator
-    further: Mapping[str, Sequence[str]] = field(default_factory=dict)  # more devices -> simulator, options
+    options: tuple[str, ...] = ()  # of the simulator; `{broker}` in one is the broker's URL
+    # more devices -> simulator, options; an empty list: the simulator of `device`
+    further: Mapping[str, Sequence[str]] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()  # of `edgebed agent run`
     changes: Mapping[str, Any] = field(default_factory=dict)  # merged over the config file
 
@@ -113,11 +114,14 @@ class Installation:
     def _start_simulators(self, setup: AgentSetup) -> None:
         if not setup.simulator:
             return
-        for device, (kind, *options) in {
+        for device, words in {
             setup.device: (setup.simulator, *setup.options),
             **setup.further,
         }.items():
+            if not words:
+                continue
             name = f"{setup.name}-{device}"
+            kind, *options = (each.replace("{broker}", self.broker.url) for each in words)
             command = edgebed_command("sim", "run", kind, "--seed", str(self.seed), "--port", "0", *options)
             child = Child(f"sim-{name}", command, self.folder / f"sim-{name}.log")
             self.simulators[name] = child
@@ -152,7 +156,8 @@ class Installation:
     async def _point(self, devices: dict[str, Any], setup: AgentSetup) -> None:
         """Write the addresses of the simulators into the options of the devices."""
         for name, device in devices.items():
-            url = await asyncio.to_thread(self.simulators[f"{setup.name}-{name}"].first_line)
+            simulated = name if setup.further.get(name, setup.simulator) else setup.device
+            url = await asyncio.to_thread(self.simulators[f"{setup.name}-{simulated}"].first_line)
             where = next(key for key in ADDRESS_KEYS if key in device["options"])
             device["options"][where] = url
             for key in ("map", "dbc"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ import click
 import msgspec
 
 from edgebed.collector_api import CollectorApi, collector_options
+from edgebed.pilot_progress import outline, progress
+from edgebed.pilot_start.command import demo, draft
 from wire.errors import EdgebedError, WireError, unwritable
 from wire.printable import counted, printable
 
@@ -44,6 +45,10 @@ def command() -> None:
     """Check the plan of a pilot, freeze and sign it before the trial, and follow it on its nodes."""
 
 
+command.add_command(demo)
+command.add_command(draft)
+
+
 @command.command()
 @_yaml
 @_url
@@ -63,7 +68,7 @@ def check(plan: Path, url: str | None, token_file: Path | None) -> None:
     found = load(plan, *stored)
     for note in (*doubts(found), *needs(found.intervention)):
         click.echo(f"{plan}: note: {note}", err=True)
-    click.echo(f"{plan}: ok: {_sentence(_frozen(plan))}")
+    click.echo(f"{plan}: ok: {outline(_frozen(plan))}")
 
 
 @command.command(name="plan")
@@ -169,7 +174,7 @@ def amend(
 @_token
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def status(file: Path, url: str | None, token_file: Path | None, as_json: bool) -> None:
-    """Show a frozen plan, the period of now, and with --url what each node has.
+    """Show a frozen plan, how far its trial is, and with --url what each node has.
 
     Exits 3 where a node follows another plan.
     """
@@ -177,7 +182,7 @@ def status(file: Path, url: str | None, token_file: Path | None, as_json: bool) 
 
     opened = _read(file)
     nodes = [] if url is None else [_of_node(CollectorApi(url, token_file), each) for each in _nodes(opened)]
-    now = opened.plan.schedule.at(Clock().now_ms())
+    now_ms = Clock().now_ms()
     if as_json:
         shown = {
             "pilot": opened.plan.plan.pilot,
@@ -186,15 +191,15 @@ def status(file: Path, url: str | None, token_file: Path | None, as_json: bool) 
             "previous": opened.plan.previous,
             "reason": opened.plan.reason,
             "keys": [key for key, _ in opened.signatures],
-            "period": msgspec.to_builtins(now),
+            "period": msgspec.to_builtins(opened.plan.schedule.at(now_ms)),
             "nodes": nodes,
         }
         click.echo(json.dumps(shown))
     else:
-        click.echo(_sentence(opened.plan))
+        click.echo(outline(opened.plan))
         click.echo(f"hash {opened.hash}")
         click.echo(f"{counted(len(opened.signatures), 'signature')}")
-        click.echo("now: outside of the windows" if now is None else f"now: {now.phase}, {now.arm}")
+        click.echo(f"now: {progress(opened.plan, now_ms)}")
         for each in nodes:
             click.echo(printable(_node_line(each, opened.hash), 2_000))
     if any((each["reported"] or {}).get("active") != opened.hash for each in nodes):
@@ -248,6 +253,7 @@ def _write(
     from agent.inference import package_files
     from agent.pilots.signatures import sign
     from agent.state_dir import keep
+    from wire.clock import Clock
     from wire.pilot.frozen import MAX_SIGNED, envelope, read_signed
 
     if target.exists() and not signatures:
@@ -266,8 +272,12 @@ def _write(
         keep(target, body)
     except OSError as error:
         raise unwritable(str(target), error) from error
-    click.echo(f"{target}: {_sentence(read_signed(body).plan)}")
-    click.echo(f"hash {read_signed(body).hash}")
+    opened = read_signed(body)
+    click.echo(f"{target}: {outline(opened.plan)}")
+    click.echo(f"hash {opened.hash}")
+    if opened.plan.schedule.trial_ms[0] <= Clock().now_ms():
+        late = "the trial has begun: the report will state that the plan was not fixed before it"
+        click.echo(f"{target}: note: {late}; write a later trial into the plan", err=True)
 
 
 def _send(api: CollectorApi, file: Path) -> None:
@@ -305,14 +315,3 @@ def _node_line(each: dict[str, Any], digest: str) -> str:
         f"follows another plan, {reported['active'][:12]}" if reported.get("active") else "follows no plan"
     )
     return f"{each['node']}: {other}{why}"
-
-
-def _sentence(frozen: FrozenPlan) -> str:
-    trial, plan = frozen.schedule.trial, frozen.plan
-    start, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in frozen.schedule.trial_ms)
-    on = sum(period.arm == "on" for period in trial)
-    return (
-        f"{plan.pilot} version {frozen.version}, {plan.design.kind}, {len(trial)} periods of "
-        f"{plan.design.unit} ({on} on), "
-        f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
-    )

@@ -163,6 +163,12 @@ def utc_ms(local: datetime | str, zone: tzinfo) -> int:
     return round(local.replace(tzinfo=zone, fold=0).timestamp() * 1000)
 
 
+def local_text(ms: int, zone: tzinfo) -> str:
+    """A moment as a plan writes it, with seconds only where there are any."""
+    local = datetime.fromtimestamp(ms // 1_000, UTC).astimezone(zone)
+    return f"{local:%Y-%m-%d %H:%M:%S}" if local.second else f"{local:%Y-%m-%d %H:%M}"
+
+
 def spans(window: Window, design: Design, zone: tzinfo) -> list[tuple[int, int]]:
     """The whole periods of a window; days and shifts follow the local clock, so that some have 23 or 25 h.
 

@@ -1,0 +1,48 @@
+"""Sentences about a frozen plan, by the clock of the plan."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgebed.pilot_progress import length, outline, progress
+from tests.unit.wire.pilot.plans import changed
+from wire.pilot.frozen import freeze
+from wire.pilot.plan import parse
+
+FROZEN = freeze(parse(changed(), "pilot.yaml"))
+START, END = FROZEN.schedule.trial_ms
+
+
+def test_the_outline_has_the_times_of_the_zone() -> None:
+    expected = "trial-1 version 1, switchback, 20 periods of 8h (10 on), 2027-03-01 06:00 to 2027-03-07 22:00"
+    assert outline(FROZEN) == f"{expected} Asia/Seoul"
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "said"),
+    [
+        (START - 40 * 86_400_000, "before the baseline; the trial begins in 40 d"),
+        (START - 6 * 3_600_000 - 1, "baseline, period 84 of 84; the trial begins in 6 h"),
+        (START - 6 * 3_600_000, "after the baseline; the trial begins in 6 h"),
+        (START, "trial, period 1 of 20, on; the trial is over in 6 d 16 h"),
+        (END - 90_000, "trial, period 20 of 20, off; the trial is over in 1 min 30 s"),
+        (END, "the trial is over"),
+    ],
+)
+def test_the_progress_names_period_and_time(now_ms: int, said: str) -> None:
+    assert progress(FROZEN, now_ms) == said
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (0, "0 s"),
+        (1, "1 s"),
+        (170_000, "2 min 50 s"),
+        (90_061_000, "1 d 1 h"),
+        (3_601_000, "1 h"),
+        (3_660_000, "1 h 1 min"),
+    ],
+)
+def test_a_length_has_two_units(ms: int, text: str) -> None:
+    assert length(ms) == text
