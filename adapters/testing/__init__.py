@@ -343,8 +343,14 @@ class AdapterContract:
         return None
 
     async def _works_again(self, rig: Rig) -> None:
-        async with self._nothing_left(), self._opened(rig) as adapter:
-            assert await self._read(adapter)
+        for is_last in (False, True):  # twice, as an agent does: what was disturbed may need a moment
+            try:
+                async with self._nothing_left(), self._opened(rig) as adapter:
+                    assert await self._read(adapter)
+                return
+            except DeviceUnreachable:
+                if is_last:
+                    raise
 
     @contextlib.asynccontextmanager
     async def _nothing_left(self) -> AsyncIterator[None]:
