@@ -12,8 +12,17 @@ from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 
-from bench.evidence.cell import FEW_RUNS, HALF_TOLERANCE, LARGEST_FALSE_MET, LEAST_COVERAGE, Cell, Found
-from bench.evidence.cells import CELLS, SEEDS, simulate
+from bench.evidence.cell import (
+    BIAS_TOLERANCE,
+    FEW_RUNS,
+    HALF_TOLERANCE,
+    LARGEST_FALSE_MET,
+    LEAST_COVERAGE,
+    Cell,
+    Found,
+)
+from bench.evidence.cells import CELLS, SEEDS, timed
+from bench.evidence.pilots import MOST_MET
 
 RESULTS = Path(__file__).parents[1] / "evidence.md"
 QUICK = ("28+28, rho 0.6", "14 periods, rho 0.3", "4+4, drift 0.5, t", "14 pairs, mean 1", "20+19")
@@ -26,7 +35,8 @@ The rule, and why: [decision 0054](../docs/decisions/0054-effects-of-pilots.md).
 - `expected`: what the design of the rule found. `off`: how far the first seed is from it. The tolerance is
   2 points of coverage and 5 % of the half-width (a median), more where the expected number has few runs
   (printed).
-- Demo pilots: the plants of `edgebed sim run pilots`; the truth of a run is what its plant knows.
+- Demo pilots: the plants of `edgebed sim run pilots`; the truth of a run is what its plant knows. Without an
+  effect the target of the plan is met in at most {MOST_MET:.0%} of the runs.
 - `fresh`: the coverage on a second seed. No rule was chosen by it.
 - `false "met"`: the share of all runs whose interval is above the truth: a target at the truth is found met.
 - Where a verdict is allowed, coverage is at least {LEAST_COVERAGE:.1%} less two standard errors and false
@@ -50,13 +60,14 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     chosen = [at for at, cell in enumerate(CELLS) if _wanted(cell, given.only, given.quick)]
     tasks = [(at, which, given.quick) for at in chosen for which in range(len(SEEDS))]
+    done, seconds = {}, 0.0
     with get_context("spawn").Pool(given.processes) as pool:
-        done = {}
-        for number, (task, result) in enumerate(zip(tasks, pool.imap(simulate, tasks), strict=True), 1):
+        for number, (task, (result, spent)) in enumerate(zip(tasks, pool.imap(timed, tasks), strict=True), 1):
             done[task[:2]] = result
-            print(f"{number}/{len(tasks)} {CELLS[task[0]].name}", file=sys.stderr)
+            seconds += spent
+            print(f"{number}/{len(tasks)} {spent:.1f} s {CELLS[task[0]].name}", file=sys.stderr)
     results = [(CELLS[at], done[at, 0], done[at, 1]) for at in chosen]
-    page = f"{INTRODUCTION}\n{summary(results)}\n{tables(results)}"
+    page = f"{INTRODUCTION}\n{summary(results)}\nThis took {seconds:.0f} s of CPU time.\n\n{tables(results)}"
     if given.quick or given.only:
         print(page)
     else:
@@ -71,11 +82,15 @@ def faults(cell: Cell, first: Found, fresh: Found) -> list[str]:
         wrong.append(f"coverage {100 * off(cell, first):+.1f} points off")
     if cell.half and abs(first.half / cell.half - 1) > HALF_TOLERANCE:
         wrong.append(f"half-width {first.half / cell.half - 1:+.0%} off")
+    if cell.bias is not None and abs(first.bias - cell.bias) > BIAS_TOLERANCE:
+        wrong.append(f"bias {first.bias:.3f} instead of {cell.bias:.3f}")
     for result in (first, fresh) if cell.rule and not cell.limit else ():
         if result.coverage < LEAST_COVERAGE - 2 * result.error:
             wrong.append(f"coverage {result.coverage:.1%}")
         if result.false_met > LARGEST_FALSE_MET + (2 * result.error if result.runs < FEW_RUNS else 0):
             wrong.append(f'false "met" {result.false_met:.1%}')
+        if result.met > cell.most_met:
+            wrong.append(f"{result.met:.1%} met")
     return wrong
 
 
@@ -132,6 +147,10 @@ def row(cell: Cell, first: Found, fresh: Found) -> str:
     notes = [*(["**" + ", ".join(wrong) + "**"] if (wrong := faults(cell, first, fresh)) else []), cell.limit]
     if not cell.rule and not cell.limit:
         notes.append("no verdict by this")
+    if cell.bias is not None:
+        notes.append(f"bias {first.bias:.3f}, expected {cell.bias:.3f}")
+    if not math.isnan(first.met):
+        notes.append(f"target met in {first.met:.1%}, fresh {fresh.met:.1%}")
     columns = [
         cell.name,
         str(first.runs),

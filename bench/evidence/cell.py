@@ -15,7 +15,8 @@ from collector.pilots.effects.student_t import Floats
 
 LEAST_COVERAGE = 0.935
 LARGEST_FALSE_MET = 0.033
-TOLERANCE, HALF_TOLERANCE = 0.02, 0.05
+TOLERANCE, HALF_TOLERANCE = 0.02, 0.05  # of coverage, half-width
+BIAS_TOLERANCE = 0.02
 FEW_RUNS = 1000
 
 
@@ -27,6 +28,8 @@ class Found(NamedTuple):
     given: float = 1.0
     false_met: float = math.nan  # share of all runs whose interval is above the truth, the worst target
     runs: int = 0
+    met: float = math.nan  # share of all runs that the target of a plan finds met
+    bias: float = math.nan  # mean of the middle of the interval less the truth
 
     @property
     def error(self) -> float:
@@ -51,6 +54,8 @@ class Cell:
     limit: str = ""  # a known limit of the rule, printed beside
     runs: int = 2000
     tolerance: float = TOLERANCE
+    most_met: float = 1.0
+    bias: float | None = None  # the one that the design found
 
 
 def found(low: Floats, high: Floats, truth: float, allowed: NDArray[Any] | None = None) -> Found:
@@ -63,6 +68,7 @@ def found(low: Floats, high: Floats, truth: float, allowed: NDArray[Any] | None 
         given=float(judged.mean()),
         false_met=float((judged & (low > truth)).mean()),
         runs=len(low),
+        bias=float(((low + high) / 2 - truth)[judged].mean()) if judged.any() else math.nan,
     )
 
 
