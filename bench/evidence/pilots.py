@@ -144,5 +144,5 @@ def one_run(name: str, seed: int, effect: float) -> tuple[float, float, float, b
     if not isinstance(result, Effect):
         return math.nan, math.nan, pilot.true_effect, False
     assert kpi.target is not None
-    met = judge(result, target=kpi.target.min, sign=kpi.sign).word == "met"
+    met = judge(result, target=kpi.target.min, sign=-1).word == "met"
     return result.low, result.high, pilot.true_effect, met
