@@ -12,6 +12,18 @@ ROOT = Path(__file__).parents[2]
 UNIT = "tests/unit"
 # A module without tests/unit/<room>/test_<module>.py: the suite that covers it.
 COVERED_BY = {
+    "collector.pilots.report.pages.answer": "tests/unit/collector/pilots/report/pages/test_page.py",
+    "collector.pilots.report.pages.axes": "tests/unit/collector/pilots/report/pages/test_page.py",
+    "collector.pilots.report.pages.conduct": "tests/unit/collector/pilots/report/pages/test_page.py",
+    "collector.pilots.report.pages.interval_chart": "tests/unit/collector/pilots/report/pages/test_page.py",
+    "collector.pilots.report.pages.kpi_details": "tests/unit/collector/pilots/report/pages/test_page.py",
+    "collector.pilots.report.pages.kpi_table": "tests/unit/collector/pilots/report/pages/test_page.py",
+    "collector.pilots.report.pages.period_chart": "tests/unit/collector/pilots/report/pages/test_page.py",
+    "collector.pilots.report.pages.proof": "tests/unit/collector/pilots/report/pages/test_page.py",
+    "collector.pilots.report.pages.tables": "tests/unit/collector/pilots/report/pages/test_page.py",
+    "collector.pilots.report.pages.texts.en": "tests/unit/collector/pilots/report/pages/test_page.py",
+    "collector.pilots.report.pages.texts.ko": "tests/unit/collector/pilots/report/pages/test_page.py",
+    "collector.pilots.report.pages.view": "tests/unit/collector/pilots/report/pages/test_page.py",
     "agent.fences.settings": "tests/unit/agent/fences/test_fences.py",
     "agent.inference.scene_options": "tests/unit/agent/pipeline/frames/test_scene.py",
     "agent.inference.decoders.base": "tests/unit/agent/inference/decoders/test_classification.py",
