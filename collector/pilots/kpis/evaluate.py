@@ -57,8 +57,9 @@ def evaluate(
     *,
     machine: str = "",
     rates: Mapping[Key, float] | None = None,
+    until_ms: int | None = None,
 ) -> list[PeriodValue]:
-    """The values of all periods in the order of the schedule.
+    """The values of all periods in the order of the schedule, or of those that are over at `until_ms`.
 
     `machine` limits it to one machine of a parallel or paired design: a node, or a device in the place of the
     device of every input. An input that names its node stays as it is. `rates` are declared rates in Hz:
@@ -76,6 +77,8 @@ def evaluate(
     trial_ms = schedule.trial_ms[0]
     found = []
     for index, period in enumerate(schedule.periods):
+        if until_ms is not None and period.end_ms > until_ms:
+            break
         start, end = counted(period, plan, trial_ms)
         arm: Arm = period.arm if is_treated else "off"
         empty = PeriodValue(index, period.phase, arm, start, end, "cut", "settling")

@@ -195,7 +195,7 @@ class KpiReport(_Part, frozen=True, kw_only=True):
 
 
 class Custody(_Part, frozen=True, kw_only=True):
-    """What the ledger knows of a node's messages from the start of the baseline to the end of the trial."""
+    """What the ledger knows of a node's messages, from the first to the last whose rows the report used."""
 
     node: str
     taken: int

@@ -1,0 +1,274 @@
+"""Assembles the report of a pilot from its signed plans and what a store has of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from itertools import pairwise
+
+from msgspec.structs import replace
+
+from collector.ledger.ledger import Ledger
+from collector.pilots.effects import verdict
+from collector.pilots.effects.verdict import Verdict
+from collector.pilots.kpis.evaluate import PeriodValue, covariate, evaluate
+from collector.pilots.report import custody as of_custody
+from collector.pilots.report.analysis import Measured
+from collector.pilots.report.document import Finding, PlanVersion, Report, State
+from collector.pilots.report.exposure import Exposed, exposed
+from collector.pilots.report.kpi_report import Judged, Trial, judged
+from collector.pilots.report.limits import limits
+from collector.pilots.report.sources import InputsRead, read_inputs
+from collector.pilots.report.stored_events import PilotEvents, nodes_of, read_pilot_events
+from collector.store.source import Source
+from wire.errors import EdgebedError, WireError
+from wire.pilot.frozen import Opened
+from wire.pilot.plan import Exclude, Kpi, Plan
+from wire.pilot.schedule import Period, Schedule, schedule
+
+
+@dataclass(frozen=True, slots=True)
+class _Pilot:
+    """A pilot and what is stored of it."""
+
+    versions: Sequence[Opened]  # the newest last
+    source: Source
+    ledger: Ledger
+    until_ms: int
+
+    @property
+    def newest(self) -> Opened:
+        return self.versions[-1]
+
+    @property
+    def plan(self) -> Plan:
+        return self.newest.plan.plan
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.newest.plan.schedule
+
+    @property
+    def over(self) -> list[Period]:
+        """The periods that are over."""
+        return [each for each in self.schedule.periods if each.end_ms <= self.until_ms]
+
+
+def assemble(versions: Sequence[Opened], source: Source, ledger: Ledger, until_ms: int) -> Report:
+    """The report of a pilot as of `until_ms`; after the trial, as of its end. Blocks.
+
+    `versions` are the signed versions of its plan, the newest last; their signatures are not checked here.
+    Set `source.deadline`, and call `ledger.note_pruned(sums(folder))` before.
+
+    Raises:
+        WireError: the versions do not amend each other, or the unit of a KPI has another dimension.
+        EdgebedError: a period has too many rows; or as every question to the source.
+    """
+    _require_chain(versions)
+    end_ms = versions[-1].plan.schedule.trial_ms[1]
+    pilot = _Pilot(versions, source, ledger, max(0, min(until_ms, end_ms)))
+    events = read_pilot_events(source, pilot.newest, pilot.until_ms)
+    ran = exposed(versions, events, pilot.until_ms)
+    firsts = [min(nodes_of(events.recorded, each.hash).values(), default=pilot.until_ms) for each in versions]
+    read = read_inputs(source, pilot.plan, pilot.over, events, firsts)
+    trial = Trial(pilot.plan, pilot.schedule, pilot.until_ms, ran.off_schedule)
+    kpis = [judged(trial, _measured(pilot, pilot.plan, kpi), _again(pilot, kpi)) for kpi in pilot.plan.kpis]
+    return _report(pilot, events, ran, read, kpis)
+
+
+def _require_chain(versions: Sequence[Opened]) -> None:
+    """Raise for versions that are not of one pilot, or do not follow each other."""
+    if not versions:
+        raise EdgebedError("a report needs a frozen plan")
+    for before, after in pairwise(versions):
+        if after.plan.plan.pilot != before.plan.plan.pilot:
+            raise WireError(f"{after.plan.plan.pilot} and {before.plan.plan.pilot} are two pilots")
+        if after.plan.previous != before.hash:
+            raise WireError(
+                f"version {after.plan.version} amends {after.plan.previous[:12] or 'no plan'}, and the one "
+                f"before it is {before.hash[:12]}: give all versions in their order"
+            )
+
+
+# --- what is measured
+
+
+def _measured(pilot: _Pilot, plan: Plan, kpi: Kpi) -> Measured:
+    """A KPI in the periods that are over, by machine where the design compares machines."""
+    groups = plan.design.groups
+    machines = groups.machines if groups is not None else ("",)
+    values = {machine: _evaluated(pilot, plan, kpi, machine) for machine in machines}
+    is_adjusted = plan.design.kind == "before-after"
+    covariates = [
+        _evaluated(pilot, plan, covariate(plan, name), "")
+        for name in (sorted(plan.adjust.covariates) if is_adjusted else ())
+    ]
+    return Measured(kpi, values, covariates)
+
+
+def _evaluated(pilot: _Pilot, plan: Plan, kpi: Kpi, machine: str) -> list[PeriodValue]:
+    return evaluate(
+        kpi, plan, pilot.schedule, pilot.source, pilot.ledger, machine=machine, until_ms=pilot.until_ms
+    )
+
+
+def _again(pilot: _Pilot, kpi: Kpi) -> Mapping[str, Callable[[], Measured]]:
+    """The primary KPI with the excluded periods kept, and with twice the wash-out cut."""
+    plan, design = pilot.plan, pilot.plan.design
+    found = {}
+    if plan.exclude.when or plan.exclude.times:
+        kept = replace(plan, exclude=Exclude(max_share=plan.exclude.max_share))
+        found["exclusions"] = partial(_measured, pilot, kept, kpi)
+    if design.washout_s:
+        cut = replace(plan, design=replace(design, washout_s=2 * design.washout_s))
+        found["washout"] = partial(_measured, pilot, cut, kpi)
+    return found
+
+
+# --- the document
+
+
+def _report(
+    pilot: _Pilot, events: PilotEvents, ran: Exposed, read: InputsRead, kpis: Sequence[Judged]
+) -> Report:
+    plan, design, periods = pilot.plan, pilot.plan.design, pilot.schedule.periods
+    baseline = [each for each in periods if each.phase == "baseline"]
+    primary = next(each for each in kpis if each.report.primary)
+    word = verdict.overall(
+        primary.verdict or Verdict("not-shown"), (each.guarded for each in kpis if each.guarded is not None)
+    )
+    span_ms = periods[0].start_ms, max(pilot.until_ms, periods[0].start_ms)
+    values = {each.report.id: _by_machine(each) for each in kpis}
+    versions = tuple(
+        _version(each, events, rows) for each, rows in zip(pilot.versions, read.rows, strict=True)
+    )
+    return Report(
+        software=_software(),
+        pilot=plan.pilot,
+        owner=plan.owner,
+        testbed=plan.testbed,
+        title=plan.title,
+        question=plan.question,
+        intervention=plan.intervention,
+        design=design.kind,
+        unit=design.unit,
+        seed=design.seed,
+        washout_s=design.washout_s,
+        settle_s=design.settle_s,
+        carry_over_s=design.carry_over_s,
+        tz=plan.windows.tz,
+        baseline_ms=(baseline[0].start_ms, baseline[-1].end_ms) if baseline else None,
+        trial_ms=pilot.schedule.trial_ms,
+        treated=pilot.schedule.treated,
+        nodes=plan.nodes,
+        alpha=plan.analysis.alpha,
+        min_complete=plan.data.min_complete,
+        clock_max_ms=plan.data.clock_max_ms,
+        state=_state(pilot),
+        until_ms=pilot.until_ms,
+        word=word.word,
+        reason=word.reason,
+        plan_hash=pilot.newest.hash,
+        versions=versions,
+        kpis=tuple(each.report for each in kpis),
+        ran=ran.ran,
+        switches=ran.switches,
+        models=ran.models,
+        off_schedule=ran.off_schedule,
+        custody=of_custody.custody(plan, pilot.ledger, read, span_ms),
+        findings=(
+            *_of_plan(pilot, events, versions),
+            *ran.findings,
+            *of_custody.of_data(plan, pilot.over, values),
+        ),
+        limits=tuple(limits(plan, pilot.schedule, [each.report for each in kpis])),
+        sources=dict(sorted(read.digests.items())),
+    )
+
+
+def _software() -> str:
+    try:
+        return version_of("edgebed")
+    except PackageNotFoundError:  # run from an unpacked tree
+        return ""
+
+
+def _by_machine(each: Judged) -> list[list[PeriodValue]]:
+    return [list(values) for values in each.measured.values.values()]
+
+
+def _state(pilot: _Pilot) -> State:
+    start_ms, end_ms = pilot.schedule.trial_ms
+    if pilot.until_ms >= end_ms:
+        return "over"
+    return "running" if pilot.until_ms >= start_ms else "planned"
+
+
+def _version(each: Opened, events: PilotEvents, rows: int) -> PlanVersion:
+    nodes = nodes_of(events.recorded, each.hash)
+    start_ms = each.plan.schedule.trial_ms[0]
+    return PlanVersion(
+        version=each.plan.version,
+        hash=each.hash,
+        previous=each.plan.previous,
+        reason=each.plan.reason,
+        keys=tuple(sorted(key for key, _ in each.signatures)),
+        first_ms=min(nodes.values(), default=None),
+        nodes=nodes,
+        trial_rows=rows,
+        in_time=all(nodes.get(node, start_ms) < start_ms for node in each.plan.plan.nodes),
+    )
+
+
+# --- what is wrong with the plan
+
+
+def _of_plan(pilot: _Pilot, events: PilotEvents, versions: Sequence[PlanVersion]) -> Iterator[Finding]:
+    first, known = versions[0], {each.hash for each in versions}
+    start_ms = pilot.versions[0].plan.schedule.trial_ms[0]
+    if not _is_drawn(pilot.newest):
+        yield Finding(code="schedule-other", where=pilot.newest.hash[:12])
+    if pilot.until_ms >= start_ms:
+        for node in pilot.versions[0].plan.plan.nodes:
+            at_ms = first.nodes.get(node)
+            if at_ms is None:
+                yield Finding(code="plan-not-recorded", where=node)
+            elif at_ms >= start_ms:
+                yield Finding(
+                    code="plan-not-in-time", where=node, args={"late_s": (at_ms - start_ms) // 1000}
+                )
+    for version, opened in zip(versions[1:], pilot.versions[1:], strict=True):
+        yield Finding(
+            code="amended",
+            where=version.hash[:12],
+            args={"version": version.version, "rows": version.trial_rows, "reason": opened.plan.reason[:300]},
+        )
+    yield from _of_events(pilot, events, known)
+
+
+def _of_events(pilot: _Pilot, events: PilotEvents, known: Collection[str]) -> Iterator[Finding]:
+    others: dict[tuple[str, str], int] = {}
+    recorded = [(node, digest) for node, _, digest in events.recorded]
+    for node, digest in (*recorded, *((switch.node, digest) for switch, digest, _ in events.switches)):
+        if digest not in known:
+            others[(node, digest)] = others.get((node, digest), 0) + 1
+    for (node, digest), count in sorted(others.items()):
+        yield Finding(code="plan-other", where=node, args={"hash": digest[:12], "events": count})
+    for node, at_ms, digest in events.withdrawn:
+        if digest in known and at_ms < pilot.schedule.trial_ms[1]:
+            yield Finding(code="withdrawn", where=node, args={"at_ms": at_ms, "hash": digest[:12]})
+    for node, count in sorted(events.unreadable.items()):
+        yield Finding(code="events-unreadable", where=node, args={"events": count})
+    for node in sorted(events.cut):
+        yield Finding(code="events-too-many", where=node)
+
+
+def _is_drawn(opened: Opened) -> bool:
+    """Whether the schedule is that of the plan and its seed."""
+    try:
+        return schedule(opened.plan.plan) == opened.plan.schedule
+    except WireError:
+        return False

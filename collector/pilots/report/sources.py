@@ -1,0 +1,203 @@
+"""What a report was computed from: a SHA-256 over the rows and events of each input, in canonical order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.pilots.report.stored_events import PilotEvents
+from collector.store.chunk import as_floats
+from collector.store.source import Hole, Key, Source, StoredChunk
+from wire.pilot.plan import Input, Plan
+from wire.pilot.schedule import Period
+
+_AT_ONCE = 2_000_000  # rows of a stream; a period with more is read hour by hour
+_HOUR_US = 3_600_000_000
+_EVENTS_A_PAGE = 1_000
+_RIGHT = np.dtype("<i8")
+
+
+@dataclass(slots=True)
+class InputsRead:
+    """`digests` by node and input; the numbers of the messages that were read, by node and outbox."""
+
+    digests: dict[str, str] = field(default_factory=dict)
+    rows: list[int] = field(default_factory=list)  # how many are before each of the moments asked for
+    reach: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    clocks: dict[str, int] = field(default_factory=dict)  # node -> largest error of its clock in ms
+    holes: dict[str, set[str]] = field(default_factory=dict)  # node -> what could not be read
+
+    def saw(self, node: str, ep: str, first: int, last: int) -> None:
+        """Note numbers of messages that were read."""
+        low, high = self.reach.get((node, ep), (first, last))
+        self.reach[(node, ep)] = min(low, first), max(high, last)
+
+
+def inputs_of(plan: Plan) -> list[Input]:
+    """All inputs of KPIs, covariates and conditions."""
+    found = [each for kpi in plan.kpis for each in kpi.inputs.values()]
+    found += plan.adjust.covariates.values()
+    return found + [each for condition in plan.exclude.when for each in condition.inputs.values()]
+
+
+def read_inputs(
+    source: Source, plan: Plan, periods: Sequence[Period], events: PilotEvents, trial_until: Sequence[int]
+) -> InputsRead:
+    """Read every input of a plan in these periods, which are over.
+
+    `trial_until` are moments in ms: `rows` has how many rows and events of the trial are before each.
+    """
+    found = InputsRead(rows=[0] * len(trial_until))
+    fields, kinds = _paths(plan)
+    for node in plan.nodes:
+        stored = source.streams(node)
+        for (device, stream), names in sorted(fields.items()):
+            if stream in stored.get(device, ()):
+                _read_stream(found, source, (node, device, stream), (periods, sorted(names), trial_until))
+        for device, kind in sorted(kinds):
+            _read_events(found, source, (node, device, kind), (periods, trial_until))
+    for name, several in sorted(events.read.items()):
+        if several:
+            found.digests[name] = _digest_of((event["ts"], _bytes_of(event)) for event in several)
+    return found
+
+
+def _paths(plan: Plan) -> tuple[dict[tuple[str, str], set[str]], set[tuple[str, str]]]:
+    """The fields by device and stream, and the events; of each machine that is a device, too."""
+    groups = plan.design.groups
+    devices = {
+        machine.split("/")[4] for machine in (groups.machines if groups else ()) if machine.count("/") == 4
+    }
+    fields: dict[tuple[str, str], set[str]] = {}
+    kinds: set[tuple[str, str]] = set()
+    for each in inputs_of(plan):
+        device, *rest = (each.field or each.event or "").split("/")
+        for name in {device} | (devices if each.node is None else set()):
+            if each.field is not None:
+                fields.setdefault((name, rest[0]), set()).add(rest[1])
+            else:
+                kinds.add((name, rest[0]))
+    return fields, kinds
+
+
+_Asked = tuple[Sequence[Period], Sequence[str], Sequence[int]]
+
+
+def _read_stream(found: InputsRead, source: Source, key: Key, asked: _Asked) -> None:
+    periods, names, trial_until = asked
+    digest, any_rows = hashlib.sha256(msgspec.json.encode(names)), False
+    for period in periods:
+        for start, end in _parts(source, key, (period.start_ms * 1000, period.end_ms * 1000)):
+            rows = _Rows(names)
+            for chunk in source.chunks_between(key, start, end, names=names):
+                if isinstance(chunk, Hole):
+                    found.holes.setdefault(key[0], set()).add(chunk.why)
+                else:
+                    rows.add(found, key[0], chunk, (start, end))
+            times = rows.into(digest)
+            any_rows = any_rows or len(times) > 0
+            if period.phase == "trial":
+                for at, until_ms in enumerate(trial_until):
+                    found.rows[at] += int((times < until_ms * 1000).sum())
+    if any_rows:
+        found.digests["/".join((key[0], "data", *key[1:]))] = digest.hexdigest()
+
+
+def _parts(source: Source, key: Key, span: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    step = span[1] - span[0] if source.rows_between(key, *span) <= _AT_ONCE else _HOUR_US
+    for start in range(span[0], span[1], step):
+        yield start, min(start + step, span[1])
+
+
+class _Rows:
+    """Rows of some fields within a span, in any order of the chunks."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._known: set[tuple[str, int]] = set()
+        self._parts: list[tuple[str, NDArray[np.int64], list[Any]]] = []
+
+    def add(self, found: InputsRead, node: str, chunk: StoredChunk, span: tuple[int, int]) -> None:
+        times, head, at = chunk.content.times, chunk.content.head, 0
+        inside = (times >= span[0]) & (times < span[1])
+        seqs, places = np.zeros(len(times), np.int64), np.zeros(len(times), np.int64)
+        kept = np.zeros(len(times), np.bool_)
+        for seq, rows in head.messages:
+            part = slice(at, at + rows)
+            at += rows
+            if rows < 1 or (chunk.ep, seq) in self._known:
+                continue  # damage, or a message that is in two day files
+            self._known.add((chunk.ep, seq))
+            if inside[part].any():
+                found.saw(node, chunk.ep, seq, seq)
+            kept[part], seqs[part], places[part] = inside[part], seq, np.arange(rows)
+        if not kept.any():
+            return
+        if head.skew is not None and head.err is not None:
+            found.clocks[node] = max(found.clocks.get(node, 0), abs(head.skew) + head.err)
+        columns = [chunk.content.columns.get(name) for name in self._names]
+        values = [np.full(len(times), np.nan) if each is None else as_floats(each) for each in columns]
+        quality = np.array(chunk.content.quality, np.int64)
+        self._parts.append(
+            (chunk.ep, times[kept], [seqs[kept], places[kept], quality[kept], *(v[kept] for v in values)])
+        )
+
+    def into(self, digest: Any) -> NDArray[np.int64]:
+        """Add the rows in the order of time, outbox, number and place; returns their times."""
+        if not self._parts:
+            return np.empty(0, np.int64)
+        ranks = {ep: rank for rank, ep in enumerate(sorted({part[0] for part in self._parts}))}
+        times = np.concatenate([part[1] for part in self._parts])
+        outboxes = np.concatenate([np.full(len(part[1]), ranks[part[0]]) for part in self._parts])
+        columns = [
+            np.concatenate([part[2][at] for part in self._parts]) for at in range(len(self._parts[0][2]))
+        ]
+        order = np.lexsort((columns[1], columns[0], outboxes, times))
+        digest.update(times[order].astype(_RIGHT).tobytes())
+        digest.update(columns[2][order].astype(_RIGHT).tobytes())
+        for values in columns[3:]:
+            ordered = np.ascontiguousarray(values[order], "<f8")
+            ordered[np.isnan(ordered)] = np.nan  # one NaN of many
+            digest.update(ordered.tobytes())
+        return np.asarray(times[order], np.int64)
+
+
+def _read_events(
+    found: InputsRead, source: Source, asked_for: Key, asked: tuple[Sequence[Period], Sequence[int]]
+) -> None:
+    node, device, kind = asked_for
+    periods, trial_until = asked
+    if not periods:
+        return
+    start_ms, end_ms = periods[0].start_ms, periods[-1].end_ms
+    trial_ms = next((each.start_ms for each in periods if each.phase == "trial"), end_ms)
+    before, bodies = (end_ms, "", 0), list[tuple[int, bytes]]()
+    while True:
+        page = source.events(node, device, limit=_EVENTS_A_PAGE, before=before, kind=kind)
+        inside = [event for _, event in page if event["ts"] >= start_ms]
+        bodies += [(event["ts"], _bytes_of(event)) for event in inside]
+        for at, until_ms in enumerate(trial_until):
+            found.rows[at] += sum(trial_ms <= event["ts"] < until_ms for event in inside)
+        if len(inside) < _EVENTS_A_PAGE:
+            break
+        ts, number, place = page[-1][0].split(".")
+        before = int(ts), number, int(place)
+    if bodies:
+        found.digests[f"{node}/event/{device}/{kind}"] = _digest_of(bodies)
+
+
+def _digest_of(bodies: Iterable[tuple[int, bytes]]) -> str:
+    return hashlib.sha256(b"".join(body for _, body in sorted(bodies))).hexdigest()
+
+
+def _bytes_of(event: Mapping[str, Any]) -> bytes:
+    """An event without the time of its receipt, which differs in each store."""
+    return msgspec.json.encode(
+        {name: value for name, value in event.items() if name != "recv"}, order="sorted"
+    )
