@@ -87,7 +87,6 @@ COVERED_BY = {
     "collector.pilots.report.analysis": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.report.canonical_report": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.report.custody": "tests/unit/collector/pilots/report/test_assemble.py",
-    "collector.pilots.report.document": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.report.exposure": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.report.kpi_report": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.report.limits": "tests/unit/collector/pilots/report/test_assemble.py",
