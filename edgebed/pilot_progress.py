@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING
 
+from wire.clock import NS_PER_MS, Clock
 from wire.errors import WireError
 
 if TYPE_CHECKING:
@@ -43,6 +45,18 @@ def progress(frozen: FrozenPlan, now_ms: int) -> str:
     if found.phase == "baseline":
         return f"baseline, {counted}; {to_come}"
     return f"trial, {counted}, {found.arm}; the trial is over in {length(end - now_ms)}"
+
+
+async def follow(frozen: FrozenPlan, clock: Clock, say: Callable[[str], None]) -> None:
+    """Say the progress now, at the start of each period, and when the trial is over; then return."""
+    schedule = frozen.schedule
+    moments = [*(each.start_ms for each in schedule.periods), *schedule.trial_ms]
+    while True:
+        now_ms = clock.now_ms()
+        say(progress(frozen, now_ms))
+        if now_ms >= schedule.trial_ms[1]:
+            return
+        await clock.sleep_until(min(each for each in moments if each > now_ms) * NS_PER_MS)
 
 
 def length(ms: int) -> str:

@@ -173,11 +173,13 @@ def amend(
 @_url
 @_token
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def status(file: Path, url: str | None, token_file: Path | None, as_json: bool) -> None:
+@click.option("--follow", is_flag=True, help="Print each switch, until the trial is over.")
+def status(file: Path, url: str | None, token_file: Path | None, as_json: bool, follow: bool) -> None:
     """Show a frozen plan, how far its trial is, and with --url what each node has.
 
     Exits 3 where a node follows another plan.
     """
+    from edgebed import pilot_progress, signals
     from wire.clock import Clock
 
     opened = _read(file)
@@ -204,6 +206,8 @@ def status(file: Path, url: str | None, token_file: Path | None, as_json: bool) 
             click.echo(printable(_node_line(each, opened.hash), 2_000))
     if any((each["reported"] or {}).get("active") != opened.hash for each in nodes):
         sys.exit(3)
+    if follow:
+        sys.exit(signals.run(pilot_progress.follow(opened.plan, Clock(), click.echo)))
 
 
 @command.command()

@@ -16,18 +16,18 @@ _BROKER = ("--option", "broker_url={broker}")
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """A ready pilot: its node with simulators, and the seconds of a period in which its change can act."""
+    """A ready pilot: its node with simulators, and for how many seconds the condition of its plant lasts."""
 
     agent: AgentSetup
     title: str
-    period_s: int = 20
+    trial_s: int = 20
 
 
 DEMOS = {
     "eco-driving": Demo(
         AgentSetup("car-01", "pilots/nodes/car-01.yaml", "trip", "trip", options=_BROKER),
         "an electric car whose trip computer can advise a speed",
-        10,
+        60,
     ),
     "joint-maintenance": Demo(
         AgentSetup(
@@ -81,8 +81,8 @@ async def run(
 
 
 def _agent(demo: Demo, trust: Path, *, has_effect: bool) -> AgentSetup:
-    """The setup of the node: its plants have the period of the demo, and it trusts the key."""
-    options = ["--option", f"trial_s={demo.period_s}", *([] if has_effect else ["--option", "effect=0"])]
+    """The setup of the node: its plants change as slowly as the demo asks, and it trusts the key."""
+    options = ["--option", f"trial_s={demo.trial_s}", *([] if has_effect else ["--option", "effect=0"])]
     agent = demo.agent
     further = {name: [*words, *(options if words else ())] for name, words in agent.further.items()}
     changes = {"trust": {"keys": [str(trust.resolve())]}}

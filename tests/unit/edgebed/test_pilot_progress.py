@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgebed.pilot_progress import length, outline, progress
+from edgebed.pilot_progress import follow, length, outline, progress
 from tests.unit.wire.pilot.plans import changed
+from wire.clock import NS_PER_MS, Clock
 from wire.pilot.frozen import freeze
 from wire.pilot.plan import parse
 
@@ -46,3 +47,27 @@ def test_the_progress_names_period_and_time(now_ms: int, said: str) -> None:
 )
 def test_a_length_has_two_units(ms: int, text: str) -> None:
     assert length(ms) == text
+
+
+class Jumping(Clock):
+    """A clock on which each sleep is over at once."""
+
+    def __init__(self, at_ms: int) -> None:
+        super().__init__()
+        self.at_ns = at_ms * NS_PER_MS
+
+    def now_ns(self) -> int:
+        return self.at_ns
+
+    async def sleep_until(self, at_ns: int) -> None:
+        self.at_ns = at_ns
+
+
+async def test_each_switch_is_said_until_the_trial_is_over() -> None:
+    said: list[str] = []
+    await follow(FROZEN, Jumping(END - 2 * 28_800_000 - 1_000), said.append)
+    assert [each.partition(";")[0].rpartition(", ")[0] for each in said] == [
+        *(f"trial, period {number} of 20" for number in (18, 19, 20)),
+        "",
+    ]
+    assert said[-1] == "the trial is over"
