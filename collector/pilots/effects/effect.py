@@ -87,7 +87,7 @@ def as_relative(effect: Effect) -> Effect:
 
 def _share(value: float | int | str) -> float:
     number = float(value)
-    return math.expm1(number) if number < 700 else math.inf
+    return math.inf if number >= 700 else math.expm1(number)  # of NaN: NaN
 
 
 def _decimals(size: float) -> int:
@@ -97,4 +97,6 @@ def _decimals(size: float) -> int:
 
 
 def _round(value: float, decimals: int) -> float:
-    return round(value, decimals) + 0.0 if math.isfinite(value) else value  # + 0.0: minus zero is zero
+    if not math.isfinite(value) or abs(value) > 1e300:  # near the largest float there is nothing to round to
+        return value
+    return round(value, decimals) + 0.0  # minus zero is zero

@@ -53,7 +53,7 @@ def judge(result: Result, *, target: float, sign: Literal[1, -1], conduct: Condu
     assert isinstance(result, Effect)  # noqa: S101  # a refusal is held back
     low, high = improvement(result.low, result.high, sign)
     if low >= target:
-        if "trend_low" in result.extras and _with_trend(result, sign) < target:
+        if "trend_low" in result.extras and not _with_trend(result, sign) >= target:  # NaN: not shown
             return Verdict("not-shown", "trend-could-explain")
         return Verdict("met")
     if high < target:
@@ -63,8 +63,9 @@ def judge(result: Result, *, target: float, sign: Literal[1, -1], conduct: Condu
 
 def guard(result: Result, *, worse_than: float, sign: Literal[1, -1]) -> Guarded:
     """Whether the KPI became worse by more than `worse_than`: broken if the whole interval is beyond it."""
-    if not isinstance(result, Effect):
-        return Guarded("not-shown", result.code)
+    if unusable := _unusable(result):
+        return Guarded("not-shown", unusable)
+    assert isinstance(result, Effect)  # noqa: S101  # a refusal is unusable
     low, high = improvement(result.low, result.high, sign)
     if high < -worse_than:
         return Guarded("broken")
@@ -84,16 +85,21 @@ def improvement(low: float, high: float, sign: Literal[1, -1]) -> tuple[float, f
 
 
 def _held_back(result: Result, conduct: Conduct) -> str | None:
-    """The reason for which no verdict is given, whatever the interval is."""
-    if not isinstance(result, Effect):
-        return result.code
-    if math.isnan(result.low) or math.isnan(result.high):
-        return "values-do-not-vary"
+    """The reason for which no verdict is given, whatever the interval is. NaN is too large."""
+    if unusable := _unusable(result):
+        return unusable
     if not conduct.complete:
         return "data-incomplete"
-    if conduct.off_schedule > LARGEST_OFF_SCHEDULE:
+    if not conduct.off_schedule <= LARGEST_OFF_SCHEDULE:
         return "schedule-not-kept"
-    return "placebo-dates" if conduct.placebo > LARGEST_PLACEBO else None
+    return None if conduct.placebo <= LARGEST_PLACEBO else "placebo-dates"
+
+
+def _unusable(result: Result) -> str | None:
+    """The reason for which there is no interval."""
+    if not isinstance(result, Effect):
+        return result.code
+    return "values-do-not-vary" if math.isnan(result.low) or math.isnan(result.high) else None
 
 
 def _with_trend(result: Effect, sign: Literal[1, -1]) -> float:
