@@ -30,16 +30,13 @@ def effect(
 ) -> Result:
     """The effect of `on`, False in the baseline and True in the trial after it.
 
-    `times` numbers the periods, so that a gap keeps its length. `covariates` are the weekdays and drivers of
-    the plan, a column each. `relative`: the analysis of the logarithms.
+    `times` numbers the periods, in any order, so that a gap keeps its length. `covariates` are the weekdays
+    and drivers of the plan, a column each. `relative`: the analysis of the logarithms.
     """
-    numbered = np.arange(len(values), dtype=float) if times is None else times
-    (found, trial, at, *columns), missing = numbers.whole(values, np.array(on, float), numbered, *covariates)
+    (found, at, trial, *columns), missing = numbers.by_time(values, times, np.array(on, float), *covariates)
     phase = trial > 0
-    if (np.diff(at) <= 0).any() or (np.diff(trial) < 0).any():
-        raise ValueError("periods out of order: times must increase, and the trial comes after the baseline")
     about = _about(found, phase, missing)
-    if refusal := _refusal(found, phase, columns, about, relative):
+    if refusal := _order(phase, at, about) or _refusal(found, phase, columns, about, relative):
         return refusal
     power = 0 if relative else numbers.unit(found)
     series = np.log(found) if relative else np.ldexp(found, -power)
@@ -62,19 +59,31 @@ def ratio(
     alpha: float = 0.05,
 ) -> Result:
     """The change of sum(above) / sum(below), relative to the baseline's: the rule on the linearised ratio."""
-    numbered = np.arange(len(on), dtype=float) if times is None else times
-    (top, bottom, trial, at), missing = numbers.whole(above, below, np.array(on, float), numbered)
+    (top, at, bottom, trial), missing = numbers.by_time(above, times, below, np.array(on, float))
     phase = trial > 0
     if refusal := _too_few(phase, {"missing": missing}):
         return refusal
+    top, bottom = (np.ldexp(each, -numbers.unit(each)) for each in (top, bottom))
     if min(math.fsum(bottom[phase]), math.fsum(bottom[~phase]), math.fsum(top[~phase])) <= 0:
         return Refused("values-not-positive", "A sum of the ratio is not above 0 in a phase.")
-    values = ratios.linearised(top, bottom, phase)
-    found = effect(values / numbers.mean(values[~phase]), phase, times=at, trend=trend, alpha=alpha)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = ratios.linearised(top, bottom, phase)
+        values /= numbers.mean(values[~phase])
+    if not np.isfinite(values).all():
+        return numbers.too_far_apart()
+    found = effect(values, phase, times=at, trend=trend, alpha=alpha)
     if isinstance(found, Refused):
         return found
     extras = {**found.extras, "missing": missing}
     return replace(found, method="before-after-ratio", relative=True, extras=extras)
+
+
+def _order(phase: Flags, times: Floats, about: Numbers) -> Refused | None:
+    """Whether the periods are one after the other, and the trial after the baseline."""
+    if not numbers.overlap(times) and not (np.diff(phase.astype(int)) < 0).any():
+        return None
+    sentence = "Two periods have the same time, or the baseline does not end before the trial."
+    return Refused("design-not-identified", sentence, about)
 
 
 def _refusal(
@@ -125,16 +134,16 @@ def _stated(
     means = float(about["mean_trial"]) - float(about["mean_baseline"])
     extras = dict(about)
     if result.trend_low is not None and result.trend_high is not None:
-        extras["trend_low"] = math.ldexp(float(result.trend_low[0]), power)
-        extras["trend_high"] = math.ldexp(float(result.trend_high[0]), power)
+        extras["trend_low"] = numbers.scaled(float(result.trend_low[0]), power)
+        extras["trend_high"] = numbers.scaled(float(result.trend_high[0]), power)
     found = Effect(
-        math.ldexp((low + high) / 2, power),
-        math.ldexp(low, power),
-        math.ldexp(high, power),
+        numbers.scaled((low + high) / 2, power),
+        numbers.scaled(low, power),
+        numbers.scaled(high, power),
         alpha=alpha,
         method="before-after-linear-trend" if trend == "linear" else "before-after",
         n=int(about["n_baseline"]) + int(about["n_trial"]),
-        sd=math.ldexp(float(result.sd[0]), power),
+        sd=numbers.scaled(float(result.sd[0]), power),
         correlation=float(result.correlation[0]),
         noise_share=float(result.noise_share[0]),
         extras=extras,

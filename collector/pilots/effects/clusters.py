@@ -31,23 +31,24 @@ def effect(
         return Refused("values-do-not-vary", "All machines differ by the same amount: check the KPI.")
     estimate, spread = numbers.mean(means), numbers.sd(means)
     low, high, p = numbers.t_interval(estimate, spread / math.sqrt(len(kept)), len(kept) - 1, alpha)
-    flips = subsets.flips(means, seed)
+    steps, exponent = subsets.in_steps(np.array([numbers.mean(each) for each in kept]), np.zeros(len(kept)))
+    flips = subsets.flips(steps, seed)
     exact = subsets.limits(flips, alpha) or (-math.inf, math.inf)
     found = Effect(
-        math.ldexp(estimate, power),
-        math.ldexp(low, power),
-        math.ldexp(high, power),
+        numbers.scaled(estimate, power),
+        numbers.scaled(low, power),
+        numbers.scaled(high, power),
         alpha=alpha,
         method="clusters-t",
         n=len(kept),
         df=len(kept) - 1,
         p=p,
-        sd=math.ldexp(spread, power),
-        difference_of_means=math.ldexp(estimate, power),
+        sd=numbers.scaled(spread, power),
+        difference_of_means=numbers.scaled(estimate, power),
         extras={
             **extras,
-            "exact_low": math.ldexp(exact[0], power),
-            "exact_high": math.ldexp(exact[1], power),
+            "exact_low": subsets.in_unit(exact[0], exponent),
+            "exact_high": subsets.in_unit(exact[1], exponent),
             "exact_p": subsets.p_value(flips),
         },
     )

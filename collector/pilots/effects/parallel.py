@@ -34,9 +34,9 @@ def effect(
         sentence += f"an interval needs {LEAST_MACHINES} in all and one in each group."
         return Refused("too-few-machines", sentence, sizes)
     power = numbers.unit(treated, control)
-    treated, control = np.ldexp(treated, -power), np.ldexp(control, -power)
-    estimate = numbers.mean(treated) - numbers.mean(control)
-    squares = sum(math.fsum((each - numbers.mean(each)) ** 2) for each in (treated, control))
+    groups = [np.ldexp(each, -power) for each in (treated, control)]
+    estimate = numbers.mean(groups[0]) - numbers.mean(groups[1])
+    squares = sum(math.fsum((each - numbers.mean(each)) ** 2) for each in groups)
     spread = math.sqrt(squares / (machines - 2))
     if spread <= 1e-12:
         return Refused("values-do-not-vary", "All machines changed by the same amount: check the KPI.")
@@ -46,21 +46,22 @@ def effect(
     if min(len(treated), len(control)) < ALONE:
         extras["assumes"] = "machines-alike"
     else:
-        means = subsets.swaps(treated, control, seed)
+        steps, exponent = subsets.in_steps(np.concatenate([treated, control]), np.zeros(machines))
+        means = subsets.swaps(steps[: len(treated)], steps[len(treated) :], seed)
         exact = subsets.limits(means, alpha) or (-math.inf, math.inf)
-        limits = [math.ldexp(each, power) for each in exact]
+        limits = [subsets.in_unit(each, exponent) for each in exact]
         extras |= {"exact_low": limits[0], "exact_high": limits[1], "exact_p": subsets.p_value(means)}
     found = Effect(
-        math.ldexp(estimate, power),
-        math.ldexp(low, power),
-        math.ldexp(high, power),
+        numbers.scaled(estimate, power),
+        numbers.scaled(low, power),
+        numbers.scaled(high, power),
         alpha=alpha,
         method="machines-t",
         n=machines,
         df=machines - 2,
         p=p,
-        sd=math.ldexp(spread, power),
-        difference_of_means=math.ldexp(estimate, power),
+        sd=numbers.scaled(spread, power),
+        difference_of_means=numbers.scaled(estimate, power),
         extras=extras,
     )
     return (as_relative(found) if relative else found).stated()

@@ -75,13 +75,19 @@ def intervals(
 
 def design(on: Flags, covariates: Sequence[Floats]) -> Floats | None:
     """The columns of the fit that add something, the change last; None if the others explain it."""
-    kept = [np.ones(len(on))]
+    kept = independent(covariates, len(on))
+    change = on.astype(float)
+    return np.column_stack([*kept, change]) if _left(change, kept) > _EXPLAINED else None
+
+
+def independent(covariates: Sequence[Floats], periods: int) -> list[Floats]:
+    """A column of 1 and the standardised covariates that are not explained by those before."""
+    kept = [np.ones(periods)]
     for column in covariates:
         scaled = _standardised(column)
         if _left(scaled, kept) > _EXPLAINED:
             kept.append(scaled)
-    change = on.astype(float)
-    return np.column_stack([*kept, change]) if _left(change, kept) > _EXPLAINED else None
+    return kept
 
 
 def residuals(series: Floats, columns: Floats) -> Floats:
@@ -104,13 +110,17 @@ def block_half_width(rest: Floats, on: Flags, alpha: float) -> Floats:
 def step_ratio(rest: Floats, on: Flags, times: Floats) -> Floats:
     """The larger sd of period-to-period steps of the two phases by the smaller one; NaN if both are 0."""
     shortest = float(np.diff(times).min())
-    sds = []
-    for phase in (~on, on):
-        steps, gaps = np.diff(rest[phase], axis=0), np.diff(times[phase])
-        neighbours = gaps <= shortest * 1.5
-        sds.append(np.std(steps[neighbours] if neighbours.sum() >= _LEAST_STEPS else steps, axis=0, ddof=1))
+    sds = [np.std(steps(rest[phase], times[phase], shortest), axis=0, ddof=1) for phase in (~on, on)]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.maximum(*sds) / np.minimum(*sds))
+
+
+def steps(rest: Floats, times: Floats, shortest: float | None = None) -> Floats:
+    """The differences of neighbouring periods, or of all that follow each other if few are neighbours."""
+    gaps = np.diff(times)
+    neighbours = gaps <= 1.5 * (float(gaps.min()) if shortest is None else shortest)
+    found = np.diff(rest, axis=0)
+    return np.asarray(found[neighbours] if neighbours.sum() >= _LEAST_STEPS else found)
 
 
 def _standardised(column: Floats) -> Floats:

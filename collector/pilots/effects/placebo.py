@@ -37,8 +37,7 @@ def placebo(
 
     The dates overlap, so their share scatters widely: it is a sentence of the report, not a test.
     """
-    numbered = np.arange(len(values), dtype=float) if times is None else times
-    (found, at, *columns), _ = numbers.whole(values, numbered, *covariates)
+    (found, at, *columns), _ = numbers.by_time(values, times, *covariates)
     results = [
         before_after.effect(
             found,

@@ -59,11 +59,12 @@ def noise(
     relative: bool = False,
 ) -> Noise | Refused:
     """The noise of a baseline; `relative`: of its logarithms."""
-    numbered = np.arange(len(baseline), dtype=float) if times is None else times
-    (values, at, *columns), _ = numbers.whole(baseline, numbered, *covariates)
+    (values, at, *columns), _ = numbers.by_time(baseline, times, *covariates)
     if len(values) < phases.LEAST_PERIODS:
         sentence = f"{len(values)} periods with data in the baseline; a plan needs {phases.LEAST_PERIODS}."
         return Refused("too-few-periods", sentence)
+    if numbers.overlap(at):
+        return Refused("design-not-identified", "Two periods have the same time: check the window.")
     if relative and values.min() <= 0:
         return Refused("values-not-positive", "A value is 0 or negative: state the target as a difference.")
     if not numbers.varies(values):
@@ -71,19 +72,20 @@ def noise(
     power = 0 if relative else numbers.unit(values)
     series = (np.log(values) if relative else np.ldexp(values, -power))[:, None]
     # the last column is the one whose interval is wanted, here the level
-    columns = [each for each in columns if each.max() > each.min()]
-    matrix = np.column_stack([*((each - each.mean()) / each.std() for each in columns), np.ones(len(values))])
+    level, *columns = phases.independent(columns, len(values))
+    matrix = np.column_stack([*columns, level])
     rest = phases.residuals(series, matrix)[:, 0]
     fitted = averaged(series, matrix, at, 0.05)
-    steps = np.diff(rest)[np.diff(at) <= np.diff(at).min() * 1.5]
-    return Noise(
+    found = Noise(
         fitted.weights[:, 0],
-        np.ldexp(fitted.scales[:, 0], power),
-        sd=math.ldexp(math.sqrt(float((rest**2).sum()) / (len(values) - matrix.shape[1])), power),
-        step_sd=math.ldexp(float(np.std(steps, ddof=1)), power),
+        np.array([numbers.scaled(each, power) for each in fitted.scales[:, 0].tolist()]),
+        sd=numbers.scaled(math.sqrt(float((rest**2).sum()) / (len(values) - matrix.shape[1])), power),
+        step_sd=numbers.scaled(float(np.std(phases.steps(rest, at), ddof=1)), power),
         correlation=float(fitted.correlation[0]),
         periods=len(values),
     )
+    is_finite = np.isfinite([*found.weights, *found.scales, found.sd, found.step_sd]).all()
+    return found if is_finite else numbers.too_far_apart()
 
 
 def switchback_pairs(step_sd: float, effect: float) -> int:

@@ -32,7 +32,8 @@ def effect(
     power = 0 if relative else numbers.unit(both)
     scaled_on, scaled_off = (np.log(each) if relative else np.ldexp(each, -power) for each in (on, off))
     differences = scaled_on - scaled_off
-    means = subsets.flips(differences, seed)
+    steps, exponent = subsets.in_steps(*((np.log(on), np.log(off)) if relative else (on, off)))
+    means = subsets.flips(steps, seed)
     interval = subsets.limits(means, alpha)
     if interval is None:
         sentence = f"{len(on)} whole pairs give no interval with alpha {alpha}: plan more."
@@ -40,21 +41,21 @@ def effect(
     estimate, spread = numbers.mean(differences), numbers.sd(differences)
     t_low, t_high, t_p = numbers.t_interval(estimate, spread / math.sqrt(len(on)), len(on) - 1, alpha)
     found = Effect(
-        math.ldexp(estimate, power),
-        math.ldexp(interval[0], power),
-        math.ldexp(interval[1], power),
+        numbers.scaled(estimate, power),
+        subsets.in_unit(interval[0], exponent),
+        subsets.in_unit(interval[1], exponent),
         alpha=alpha,
         method="switchback-exact",
         n=len(on),
         p=subsets.p_value(means),
-        sd=math.ldexp(spread, power),
-        difference_of_means=math.ldexp(estimate, power),
+        sd=numbers.scaled(spread, power),
+        difference_of_means=numbers.scaled(estimate, power),
         extras={
             "missing": missing,
             "mean_on": numbers.mean(on),
             "mean_off": numbers.mean(off),
-            "t_low": math.ldexp(t_low, power),
-            "t_high": math.ldexp(t_high, power),
+            "t_low": numbers.scaled(t_low, power),
+            "t_high": numbers.scaled(t_high, power),
             "t_p": t_p,
         },
     )

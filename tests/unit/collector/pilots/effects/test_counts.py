@@ -70,3 +70,15 @@ def test_missing_pairs_are_left_out() -> None:
     assert (found.n, found.extras["missing"]) == (7, 1)
     assert found.low == pairs(ON, OFF).low
     assert pairs(np.array(ON) * 1000, np.array(OFF) * 1000).high < 0.9
+
+
+@pytest.mark.parametrize(
+    ("hits", "others"), [(99_000, 101_000), (99_000, 10**9), (3, 10**9), (10**9, 3), (200_000, 10**11)]
+)
+def test_limits_of_many_events_are_those_of_scipy(hits: int, others: int) -> None:
+    beta = pytest.importorskip("scipy.special").betaincinv
+    shares = beta(hits, others + 1, 0.025), beta(hits + 1, others, 0.975)
+    expected = [each / (1 - each) for each in shares]
+    half = (expected[1] - expected[0]) / 2
+    found = counts._odds_limits(hits, others, 0.05)
+    assert found == pytest.approx(expected, abs=2e-3 * half)

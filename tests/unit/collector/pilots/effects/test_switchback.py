@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from collector.pilots.effects import Effect, Refused, subsets, switchback
 
 GOLDEN = [1.2, -0.3, 0.8, 2.1, 0.4, 1.5, -0.6]
+LONGER = [*GOLDEN, 0.9, 1.1, 0.2]
 
 
 def effect(on: object, off: object, **options: object) -> Effect:
@@ -29,10 +31,52 @@ def test_golden_values() -> None:
     found = effect(GOLDEN, [0.0] * 7)
     assert found.estimate == pytest.approx(0.728571, abs=5e-7)
     assert (found.low, found.high, found.p) == pytest.approx((-0.3, 1.65, 0.109375))
-    found = effect([*GOLDEN, 0.9, 1.1, 0.2], [0.0] * 10)
+    found = effect(LONGER, [0.0] * 10)
     assert found.estimate == pytest.approx(0.73)
     assert (found.low, found.high) == pytest.approx((0.125, 1.333333), abs=5e-7)
-    assert found.p == pytest.approx(0.021484, abs=5e-7)
+    assert found.p == 26 / 1024
+
+
+def by_hand(differences: list[str]) -> list[Fraction]:
+    """The means of all subsets of decimal numbers, as fractions."""
+    exact = [Fraction(each) for each in differences]
+    sizes = range(1, len(exact) + 1)
+    return sorted(sum(each) / many for many in sizes for each in itertools.combinations(exact, many))
+
+
+def p_of(means: list[Fraction]) -> float:
+    fewer = min(sum(each <= 0 for each in means), sum(each >= 0 for each in means))
+    return min(1.0, 2 * (1 + fewer) / (len(means) + 1))
+
+
+def test_the_golden_p_is_that_of_fractions() -> None:
+    """The design states .021484 = 22/1024: of binary numbers, where 0.9 - 0.3 - 0.6 is above 0."""
+    assert p_of(by_hand([str(each) for each in LONGER])) == 26 / 1024
+    binary = [str(Fraction(each)) for each in LONGER]
+    assert p_of(by_hand(binary)) == 22 / 1024
+
+
+@pytest.mark.parametrize(
+    ("on", "off"),
+    [
+        ("0.3 0.1 0.7 0.2 0.5 0.6 0.4 0.9", "0.1 0.2 0.8 0.4 0.2 0.1 0.9 0.3"),
+        ("12.1 12.4 11.9 12.2 12.5 12.0 11.7", "12.2 11.9 12.0 12.1 12.1 12.3 11.6"),
+        (
+            "1000000.1 1000000.3 999999.8 1000000.2 1000000.4 1000000.1",
+            "1000000 1000000.1 1000000 1000000 1000000 1000000.3",
+        ),
+        ("3 1 4 1 5 9 2 6", "2 7 1 8 2 8 1 8"),
+        ("1e-9 3e-9 -2e-9 4e-9 2e-9 -1e-9 3e-9", "0 0 0 0 0 0 0"),
+    ],
+)
+def test_ties_are_those_by_hand(on: str, off: str) -> None:
+    differences = [Fraction(a) - Fraction(b) for a, b in zip(on.split(), off.split(), strict=True)]
+    means = by_hand([str(each) for each in differences])
+    found = effect([float(each) for each in on.split()], [float(each) for each in off.split()])
+    assert found.p == p_of(means)
+    outside = len(means) * 5 // 200 or 1
+    assert (found.low, found.high) == pytest.approx((float(means[outside - 1]), float(means[-outside])))
+    assert (found.p > 0.05) == (found.low <= 0 <= found.high)
 
 
 @pytest.mark.parametrize("pairs", [6, 9])
