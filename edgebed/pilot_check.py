@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edgebed.collector_api import CollectorApi
 from wire.config import Check, KeyPath, Marks, Mistake, did_you_mean
-from wire.errors import EdgebedError, WireError
+from wire.errors import EdgebedError
 from wire.pilot.checks import MIN_PHASE
-from wire.pilot.plan import Input, Plan
+from wire.pilot.plan import Input, Kpi, Plan
 from wire.pilot.schedule import Period, schedule
 
 _POINTS = 2_000  # of a series: a few for each period
 Fields = dict[str, str | None]  # `device/stream/field` to its unit; None where only stored rows are known
 
 
-def against(api: CollectorApi, now_ms: int) -> Check[Plan]:
-    """The mistakes that only the collector's data show, as a check beside `wire.pilot.checks.check`."""
+def against(api: CollectorApi, now_ms: int, *, amends: bool = False) -> Check[Plan]:
+    """The mistakes that only the collector's data show, as a check beside `wire.pilot.checks.check`.
+
+    `amends`: the plan replaces one that is frozen, so that its trial may have begun.
+    """
 
     def check(plan: Plan, _marks: Marks) -> Iterator[Mistake]:
         nodes = {}
@@ -29,7 +32,10 @@ def against(api: CollectorApi, now_ms: int) -> Check[Plan]:
         yield from _intervention(plan, nodes)
         for path, each in _inputs(plan):
             yield from _input(path, each, nodes)
+        yield from _machines(plan, nodes)
         yield from _others(plan, api)
+        if not amends and schedule(plan).trial_ms[0] <= now_ms:
+            yield ("windows", "trial", "from"), "has begun: a plan is frozen before its trial"
         yield from _baseline(plan, nodes, now_ms)
 
     return check
@@ -120,31 +126,64 @@ def _input(path: KeyPath, each: Input, nodes: dict[str, _Node]) -> Iterator[Mist
             yield (*path, "unit"), f"{node.address} declares {each.field} in {unit!r}, not in {each.unit!r}"
 
 
+def _machines(plan: Plan, nodes: dict[str, _Node]) -> Iterator[Mistake]:
+    """Each machine is evaluated alone, so that each needs every field."""
+    if plan.design.kind not in ("parallel", "paired") or plan.design.groups is None:
+        return
+    for at, machine in enumerate(plan.design.groups.machines):
+        *address, device = machine.split("/") if machine.count("/") > 3 else (*machine.split("/"), "")
+        node = nodes.get("/".join(address))
+        for path in sorted({field for kpi in plan.kpis for field in _own_fields(kpi, device)}):
+            if node is not None and path not in node.fields:
+                yield ("design", "groups", "machines", at), f"{machine} has no {path!r}"
+
+
+def _own_fields(kpi: Kpi, device: str) -> Iterator[str]:
+    """The fields that a machine must have; `device` takes the place of that of an input."""
+    for each in kpi.inputs.values():
+        if each.field is not None and each.node is None:
+            yield each.field if not device else f"{device}/{each.field.partition('/')[2]}"
+
+
 def _others(plan: Plan, api: CollectorApi) -> Iterator[Mistake]:
-    """Other pilots on the same nodes at the same time."""
-    start, end = schedule(plan).trial_ms
+    """Other pilots on the same nodes: a trial changes what a baseline or another trial measures."""
+    made = schedule(plan)
+    trial, baseline = made.trial_ms, made.baseline_ms
     for each in api.ask("pilots")["pilots"]:
-        first, last = each["trial"]
-        if each["pilot"] != plan.pilot and each["node"] in plan.nodes and start < last and first < end:
-            yield ("windows", "trial"), f"overlaps the trial of the pilot {each['pilot']} on {each['node']}"
+        if each["pilot"] == plan.pilot or each["node"] not in plan.nodes:
+            continue
+        name = f"the pilot {each['pilot']} on {each['node']}"
+        if _meet(trial, each["trial"]):
+            yield ("windows", "trial"), f"overlaps the trial of {name}"
+        elif _meet(trial, each.get("baseline")):
+            yield ("windows", "trial"), f"overlaps the baseline of {name}"
+        if _meet(baseline, each["trial"]):
+            yield ("windows", "baseline"), f"overlaps the trial of {name}"
+
+
+def _meet(mine: Sequence[int] | None, other: Sequence[int] | None) -> bool:
+    return mine is not None and other is not None and mine[0] < other[1] and other[0] < mine[1]
 
 
 def _baseline(plan: Plan, nodes: dict[str, _Node], now_ms: int) -> Iterator[Mistake]:
-    """A baseline that is over must have rows of the primary KPI."""
-    try:
-        periods = [each for each in schedule(plan).periods if each.phase == "baseline"]
-    except WireError:
-        return
+    """A baseline that is over must have rows, of every KPI that is compared with it."""
+    periods = [each for each in schedule(plan).periods if each.phase == "baseline"]
     if not periods or periods[-1].end_ms > now_ms:
         return
-    needed = MIN_PHASE if plan.design.kind in ("before-after", "parallel") else 1
-    for name, each in plan.primary.inputs.items():
-        having = [node for node in nodes.values() if each.field in node.fields]
-        if each.field is None or not having:
-            continue
-        best = max(node.has_rows(each.field, periods) for node in having)
-        if best < needed:
-            text = (
-                f"{each.field} ({name}) has rows in {best} of {len(periods)} periods, and {needed} are needed"
-            )
-            yield ("windows", "baseline"), text
+    compares = plan.design.kind in ("before-after", "parallel")
+    needed = MIN_PHASE if compares else 1
+    asked = {
+        (each.field, name): each
+        for kpi in plan.kpis
+        if compares or kpi.primary
+        for name, each in kpi.inputs.items()
+        if each.field is not None
+    }
+    for (field, name), each in asked.items():
+        for node in nodes.values():
+            if each.node not in (None, node.address) or field not in node.fields:
+                continue
+            if (found := node.has_rows(field, periods)) < needed:
+                where = f" at {node.address}" if len(nodes) > 1 else ""
+                text = f"{field} ({name}) has rows in {found} of {len(periods)} periods{where}"
+                yield ("windows", "baseline"), f"{text}, and {needed} are needed"

@@ -148,6 +148,7 @@ class DesiredRoutes:
             "hash": opened.hash,
             "version": opened.plan.version,
             "trial": list(opened.plan.schedule.trial_ms),
+            "baseline": opened.plan.schedule.baseline_ms,
             "ts": document.at_ms,
             "by": document.by,
             "reported": msgspec.to_builtins(reported),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ from wire.errors import EdgebedError, WireError, unwritable
 from wire.printable import counted, printable
 
 if TYPE_CHECKING:
+    from wire.config import Check
     from wire.pilot.frozen import FrozenPlan, Opened, SignedPlan
+    from wire.pilot.plan import Plan
 
 ENDING = ".plan.json"
 _yaml = click.argument("plan", type=click.Path(dir_okay=False, path_type=Path))
@@ -59,13 +62,10 @@ def check(plan: Path, url: str | None, token_file: Path | None) -> None:
     With --url, compare it with a running collector too: streams and events that do not exist, units that
     differ, a baseline that is not stored, and other pilots on the same nodes.
     """
-    from edgebed.pilot_check import against
-    from wire.clock import Clock
     from wire.pilot.checks import doubts, needs
     from wire.pilot.plan import load
 
-    stored = [] if url is None else [against(CollectorApi(url, token_file), Clock().now_ms())]
-    found = load(plan, *stored)
+    found = load(plan, *_stored(url, token_file))
     for note in (*doubts(found), *needs(found.intervention)):
         click.echo(f"{plan}: note: {note}", err=True)
     click.echo(f"{plan}: ok: {outline(_frozen(plan))}")
@@ -108,16 +108,20 @@ def plan_command(plan: Path, baseline: Path) -> None:
 def freeze(
     plan: Path, key_files: tuple[Path, ...], out: Path | None, url: str | None, token_file: Path | None
 ) -> None:
-    """Freeze PLAN and sign it; with --url, send it to every node of the pilot.
+    """Freeze PLAN and sign it; with --url, compare it with the collector, and send it to its nodes.
 
     PLAN is a `pilot.yaml`, or a file that was frozen before: then its signatures stay, and those of --key are
-    added. So the company and the operator sign one after the other.
+    added. So the company and the operator sign one after the other. It is refused if its schedule is not the
+    one that its plan gives.
     """
+    from wire.pilot.frozen import require_sound
+
     if plan.name.endswith(ENDING):
         opened, target = _read(plan), out or plan
+        require_sound(opened, str(plan))
         payload, signatures = opened.payload, opened.signatures
     else:
-        payload, signatures = _frozen(plan).payload, ()
+        payload, signatures = _frozen(plan, stored=_stored(url, token_file)).payload, ()
         target = out or plan.with_name(plan.name.removesuffix(plan.suffix) + ENDING)
         _keep_other(target, payload)
     _write(target, payload, signatures, key_files)
@@ -152,7 +156,7 @@ def amend(
     The report lists each amendment with the rows of the trial that were stored before it.
     """
     before = _read(after)
-    frozen = _frozen(plan, before, reason)
+    frozen = _frozen(plan, before, reason, stored=_stored(url, token_file, amends=True))
     if frozen.plan.pilot != before.plan.plan.pilot:
         raise EdgebedError(
             f"{after} is the pilot {before.plan.plan.pilot}, and {plan} is {frozen.plan.pilot}"
@@ -221,12 +225,22 @@ def withdraw(file: Path, url: str, token_file: Path | None) -> None:
         click.echo(f"{node}: withdrawn")
 
 
-def _frozen(plan: Path, after: Opened | None = None, reason: str = "") -> FrozenPlan:
+def _stored(url: str | None, token_file: Path | None, *, amends: bool = False) -> list[Check[Plan]]:
+    """The check against a collector, if there is one."""
+    from edgebed.pilot_check import against
+    from wire.clock import Clock
+
+    return [] if url is None else [against(CollectorApi(url, token_file), Clock().now_ms(), amends=amends)]
+
+
+def _frozen(
+    plan: Path, after: Opened | None = None, reason: str = "", stored: Sequence[Check[Plan]] = ()
+) -> FrozenPlan:
     from wire.pilot.frozen import freeze
     from wire.pilot.plan import load
 
     try:
-        return freeze(load(plan), after=after, reason=reason)
+        return freeze(load(plan, *stored), after=after, reason=reason)
     except msgspec.ValidationError as error:
         raise EdgebedError(f"{plan}: {error}") from error
 

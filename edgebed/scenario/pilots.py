@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import msgspec
 from msgspec.structs import replace
@@ -14,6 +16,7 @@ from edgebed.pilot_check import against
 from edgebed.scenario.document import ScenarioPilot
 from edgebed.scenario.installation import READY_S, ScenarioInstallation
 from wire.clock import NS_PER_S
+from wire.config import Check, Marks, Mistake
 from wire.errors import EdgebedError
 from wire.messages import Reported
 from wire.pilot.frozen import Opened, envelope, read_signed
@@ -52,9 +55,11 @@ async def freeze(installation: ScenarioInstallation, t0_ns: int) -> dict[str, Op
     for name, pilot in installation.scenario.pilots.items():
         if installation.agent_of(pilot.plant).left_out:
             continue
-        check = against(api, installation.clock.now_ms())
-        ready = await asyncio.to_thread(load, pilot.plan, check)
-        plan = plan_of(ready, pilot, t0_ns + round(pilot.at_s * NS_PER_S), installation.seed)
+        run = partial(
+            plan_of, pilot=pilot, start_ns=t0_ns + round(pilot.at_s * NS_PER_S), seed=installation.seed
+        )
+        stored = partial(_check, against(api, installation.clock.now_ms()), run)
+        plan = run(await asyncio.to_thread(load, pilot.plan, stored))
         payload = frozen_plan(plan).payload
         signed = envelope(payload, (sign(payload, private),))
         sent[name] = read_signed(msgspec.json.encode(signed))
@@ -62,6 +67,11 @@ async def freeze(installation: ScenarioInstallation, t0_ns: int) -> dict[str, Op
             await asyncio.to_thread(api.change, "PUT", f"nodes/{node}/pilot", msgspec.to_builtins(signed))
             await _followed(installation, node, sent[name].hash)
     return sent
+
+
+def _check(stored: Check[Plan], run: Callable[[Plan], Plan], plan: Plan, marks: Marks) -> Iterable[Mistake]:
+    """The mistakes of the plan as it runs: the windows of the file may be over."""
+    return stored(run(plan), marks)
 
 
 async def _followed(installation: ScenarioInstallation, node: str, digest: str) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
 from wire.errors import WireError
 from wire.pilot.canonical import canonical
-from wire.pilot.plan import MAX_PERIODS, PLAN_FORMAT, Plan
+from wire.pilot.plan import MAX_PERIODS, PLAN_FORMAT, Plan, parse
 from wire.pilot.schedule import Schedule, schedule
 from wire.printable import printable
 
@@ -121,6 +122,28 @@ def read_signed(body: bytes) -> Opened:
         raise WireError("version 1 has no `previous`, and each later version has the hash before it there")
     _check_order(plan.schedule)
     return Opened(plan=plan, payload=payload, signatures=signatures)
+
+
+def require_sound(opened: Opened, name: str) -> None:
+    """Raise for a frozen plan that `pilot.yaml` could not have given; `name` is printed before each mistake.
+
+    A frozen plan may be made by hand: with another schedule than its seed draws, or without a primary KPI.
+
+    Raises:
+        ConfigError: it has mistakes.
+        WireError: its schedule is another one.
+    """
+    plan = opened.plan.plan
+    again = parse(json.dumps(_without_empty(msgspec.to_builtins(plan)), ensure_ascii=False), name)
+    if opened.plan.schedule != schedule(again):
+        raise WireError(f"{name}: its schedule is not the one that its plan and seed give: do not sign it")
+
+
+def _without_empty(value: Any) -> Any:
+    """Without keys that nobody wrote: the frozen plan has them all."""
+    if isinstance(value, dict):
+        return {key: _without_empty(each) for key, each in value.items() if each not in (None, (), {}, "")}
+    return [_without_empty(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _check_order(found: Schedule) -> None:

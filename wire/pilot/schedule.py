@@ -59,6 +59,12 @@ class Schedule(Struct, frozen=True, kw_only=True):
         trial = self.trial
         return trial[0].start_ms, trial[-1].end_ms
 
+    @property
+    def baseline_ms(self) -> tuple[int, int] | None:
+        """The first moment of the baseline, and the first after it."""
+        found = [period for period in self.periods if period.phase == "baseline"]
+        return (found[0].start_ms, found[-1].end_ms) if found else None
+
     def at(self, now_ms: int) -> Period | None:
         """The period at a moment; None between the windows and outside of them."""
         return next((each for each in self.periods if each.start_ms <= now_ms < each.end_ms), None)

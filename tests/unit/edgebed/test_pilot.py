@@ -7,17 +7,23 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from agent.inference.signing.signature import new_key
 from agent.inference.signing.trust import Trust, public_key
 from agent.pilots.signatures import signers
+from collector.mqtt.received import Received
 from edgebed.cli import command
-from tests.unit.collector.web.serving import NODE, fill, serving, until_stored
+from tests.unit.collector.web.serving import EP, NODE, fill, serving, until_stored
 from tests.unit.wire.pilot.plans import changed
+from wire.codec import encode
 from wire.errors import ConfigError, EdgebedError
-from wire.pilot.frozen import Opened, read_signed
+from wire.messages import AgentInfo, Birth
+from wire.pilot.canonical import canonical
+from wire.pilot.frozen import Opened, envelope, freeze, read_signed
+from wire.pilot.plan import parse
 
 KEYS = {name: new_key() for name in ("acme", "lab")}
 TRUST = Trust(trusted={public_key(KEYS[name][1].decode()): name for name in KEYS})
@@ -175,6 +181,111 @@ async def test_a_plan_is_compared_with_what_a_collector_has_and_sent_to_its_node
         assert await mistakes(good) == [], "the same pilot does not overlap itself"
         assert f"{NODE}: withdrawn" in (await ask("withdraw", frozen)).output
         assert await mistakes(good.replace("pilot: trial-1", "pilot: trial-2")) == []
+
+
+async def test_a_plan_that_its_nodes_cannot_answer_is_refused_with_its_line(folder: Path) -> None:
+    plan, bare = folder / "pilot.yaml", "acme/trial/hall/bare-01"
+    async with serving(folder) as (collector, _):
+        fill(collector)
+        await until_stored(collector, 32)
+        birth = encode(Birth(ts=1, boot="deadbeef", sess=1, ep=EP, agent=AgentInfo(ver="0.1.0")))
+        collector.ingest.receive(Received(f"tb1/{bare}/birth", birth, collector.clock.now_ms(), False, None))
+        url = f"http://127.0.0.1:{collector.socket.getsockname()[1]}"
+        now = datetime.fromtimestamp(collector.clock.now_ms() // 1000, UTC)
+        good, trial = stored_plan(now), now + timedelta(days=1)
+
+        async def ask(*words: object) -> Result:
+            return await asyncio.to_thread(run, *words, "--url", url)
+
+        async def mistakes(*pairs: tuple[str, str], text: str = good) -> list[str]:
+            for old, new in pairs:
+                assert old in text, old
+                text = text.replace(old, new)
+            plan.write_text(text)
+            done = await ask("check", plan)
+            if isinstance(done.exception, ConfigError):
+                return [line.partition(": ")[2] for line in done.exception.mistakes]
+            assert done.exit_code == 0, (done.output, done.exception)
+            return []
+
+        def window(start: datetime, periods: int = 20) -> str:
+            return f"from: {start:%F %T}, to: {start + timedelta(seconds=periods):%F %T}"
+
+        [found] = await mistakes(("unit: rad", "unit: mrad"))
+        assert found == f"kpis.0.from.a.unit: {NODE} declares arm/joints/j1 in 'rad', not in 'mrad'"
+        found = await mistakes((f"[{NODE}]", f"[{bare}]"))
+        assert "kpis.0.from.a.field: no node of the plan has 'arm/joints/j1'" in found
+        elsewhere = ("field: arm/joints/j1", f"node: {bare}, field: arm/joints/j1")
+        found = await mistakes((f"[{NODE}]", f"[{NODE}, {bare}]"), elsewhere)
+        assert "kpis.0.from.a.field: no node of the plan has 'arm/joints/j1'" in found
+        [found] = await mistakes((window(trial), window(now)))
+        assert found == "windows.trial.from: has begun: a plan is frozen before its trial"
+        compared = (
+            "kind: switchback, unit: 1s, periods: 20, seed: 7",
+            "kind: before-after, unit: 1s, periods: 20",
+        )
+        again = (
+            good[good.index("  - id") :].replace("id: stops", "id: others").replace("    primary: true\n", "")
+        )
+        found = await mistakes(
+            compared, text=good + again.replace("{a: {", "{b: {").replace("mean(a)", "mean(b)")
+        )
+        assert [line.partition(" has rows")[0] for line in found] == [
+            "windows.baseline: arm/joints/j1 (a)", "windows.baseline: arm/joints/j1 (b)",
+        ]  # fmt: skip
+        assert all(" of 20 periods, and 20 are needed" in line for line in found)
+        machines = f"[{NODE}/arm, {NODE}/leg, {NODE}, {bare}]"
+        groups = f"groups: {{treated: 2, machines: {machines}}}"
+        parallel = compared[0], f"kind: parallel, unit: 1s, periods: 20, seed: 7, {groups}"
+        found = await mistakes(parallel, (f"[{NODE}]", f"[{NODE}, {bare}]"))
+        assert [line for line in found if "machines" in line] == [
+            f"design.groups.machines.1: {NODE}/leg has no 'leg/joints/j1'",
+            f"design.groups.machines.3: {bare} has no 'arm/joints/j1'",
+        ]
+        refused = await ask("freeze", plan, "--key", folder / "acme.key")
+        assert isinstance(refused.exception, ConfigError)
+        assert not (folder / "pilot.plan.json").exists(), "it is compared before it is frozen"
+
+        before = window(trial - timedelta(seconds=40))
+        plan.write_text(good.replace(window(now - timedelta(seconds=21)), before))
+        assert (await ask("freeze", plan, "--key", folder / "acme.key")).exit_code == 0
+        other = ("pilot: trial-1", "pilot: trial-2")
+        for late_s, overlap in (
+            (19, "trial"),
+            (-19, "trial"),
+            (-21, "baseline"),
+            (-39, "baseline"),
+            (20, ""),
+            (-60, ""),
+        ):
+            found = await mistakes(other, (window(trial), window(trial + timedelta(seconds=late_s))))
+            wanted = (
+                [f"windows.trial: overlaps the {overlap} of the pilot trial-1 on {NODE}"] if overlap else []
+            )
+            assert found == wanted, late_s
+        later = (window(trial), window(trial + timedelta(days=1)))
+        [found] = await mistakes(
+            other, later, (window(now - timedelta(seconds=21)), window(trial + timedelta(seconds=19)))
+        )
+        assert found == f"windows.baseline: overlaps the trial of the pilot trial-1 on {NODE}"
+
+
+def test_a_frozen_plan_that_was_made_by_hand_gets_no_second_signature(folder: Path) -> None:
+    frozen = folder / "pilot.plan.json"
+    plain = json.loads(freeze(parse(changed(), "pilot.yaml")).payload)
+    trial = [each for each in plain["schedule"]["periods"] if each[2] == "trial"]
+
+    def refused(**more: object) -> str:
+        frozen.write_bytes(msgspec.json.encode(envelope(canonical({**plain, **more}))))
+        return str(run("freeze", frozen, "--key", folder / "lab.key").exception)
+
+    assert refused() == "None"
+    chosen = [[*each[:3], "on" if at % 2 else "off"] for at, each in enumerate(trial)]
+    assert "its schedule is not the one" in refused(schedule={"periods": chosen, "treated": []})
+    [kpi] = plain["plan"]["kpis"]
+    assert "kpis: none is primary" in refused(plan={**plain["plan"], "kpis": [{**kpi, "primary": False}]})
+    few = {**plain["plan"]["design"], "periods": 2}
+    assert "2 periods can show nothing" in refused(plan={**plain["plan"], "design": few})
 
 
 def planned(folder: Path, target: str, values: list[float], *pairs: tuple[str, str]) -> Result:
