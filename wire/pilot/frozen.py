@@ -140,7 +140,7 @@ def require_sound(opened: Opened, name: str) -> None:
 
 
 def _without_empty(value: Any) -> Any:
-    """Without keys that nobody wrote: the frozen plan has them all."""
+    """Without the empty keys: a frozen plan has all keys."""
     if isinstance(value, dict):
         return {key: _without_empty(each) for key, each in value.items() if each not in (None, (), {}, "")}
     return [_without_empty(each) for each in value] if isinstance(value, tuple) else value
