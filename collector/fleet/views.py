@@ -143,6 +143,7 @@ def _models(state: NodeState, online: bool, newest: Newest) -> Iterator[dict[str
             "mb": current.mb if current else 0.0,
             "offer": msgspec.to_builtins(current.slot) if current and current.slot is not UNSET else {},
             "evidence": _evidence(current),
+            "tuned": current.tuned if current else {},
             "state": _state(current) if current and online else "unknown",
             **_reason(current),
             "counters": current.counters if current else {},

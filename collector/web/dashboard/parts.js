@@ -1,6 +1,6 @@
 // Small parts that all views share: icons, states in words, times that age.
 import { now } from "./fleet-state.js";
-import { count, NONE, share, span, utc, when } from "./format.js";
+import { count, NONE, share, span, utc, value, when } from "./format.js";
 import { html } from "./html.js";
 import { reasonText, Why } from "./reason.js";
 import { known, t } from "./text.js";
@@ -283,6 +283,11 @@ export function Model({ model }) {
           <${Evidence} found=${model.evidence} />
         `
       }
+      ${Object.entries(model.tuned ?? {}).map(
+        ([name, number]) => html`
+          <span key=${name} class="tag" data-tuned=${name} title=${t("tuned")}>${name} = ${value(number)}</span>
+        `,
+      )}
     </span>
   `;
 }

@@ -17,6 +17,7 @@ from agent.uplink import presence
 from collector.fleet import problems
 from collector.ingest.refusal import SHARE_CODES
 from collector.ledger import reasons
+from collector.web import commands, desired
 from wire import socket_errors
 from wire.reasons import CODES
 
@@ -129,6 +130,15 @@ def test_every_counter_that_the_docs_name_is_translated() -> None:
             name for name in named | own | {"runs", "failed"} if f"counter.{name}" not in words(language)
         }
         assert lacking == set(), language
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_every_event_of_the_contract_and_every_act_of_the_audit_has_words(language: str) -> None:
+    events = re.findall(r"`event/(?:_|{device})/([a-z-]+)`", (ROOT / "docs/topics.md").read_text())
+    acts = [*commands.WHAT.values(), *desired.WHAT.values(), *desired.PILOT_WHAT.values()]
+    assert len(events) > 5
+    wanted = {f"event.{kind}" for kind in [*events, "new-outbox"]} | {f"act.{what}" for what in acts}
+    assert wanted - words(language).keys() == set()
 
 
 def test_korean_has_one_form_of_politeness_and_one_name_for_the_ledger() -> None:

@@ -3,6 +3,7 @@ import { ApiError, devicePath, get } from "../api.js";
 import { value } from "../format.js";
 import { html, useEffect, useRef, useState } from "../html.js";
 import { At, Failed, Severity } from "../parts.js";
+import { planEvent, switchEvent } from "../pilot.js";
 import { Why } from "../reason.js";
 import { on } from "../stream.js";
 import { known, t } from "../text.js";
@@ -117,6 +118,8 @@ const points = (score) => value(score, Number.isInteger(score) && score > 1 ? 0 
 
 function what(event) {
   const parts = [];
+  if (event.type === "exposure") parts.push(switchEvent(event));
+  if (event.type === "pilot") parts.push(planEvent(event));
   if (event.top)
     parts.push(html`
       <b>${event.top}</b>

@@ -74,6 +74,12 @@ def test_a_model_with_bad_input_is_degraded_and_an_older_agent_sends_none(fleet:
     assert {model["state"] for model in view(fleet).models} == {"unknown"}
 
 
+def test_the_number_that_a_pilot_has_set_is_shown_with_its_model(fleet: Fleet) -> None:
+    models = {"a": ModelState(state="ok", tuned={"threshold": 0.4}), "b": ModelState(state="ok")}
+    fleet.on_status(NODE, status(models=models), T0, retained=False)
+    assert [model["tuned"] for model in view(fleet).models] == [{"threshold": 0.4}, {}]
+
+
 def test_the_verdict_of_a_model_is_shown_while_its_node_is_online(fleet: Fleet) -> None:
     said = ModelState(state="ok", name="ecg-rhythm", ver="1.0.0", device="arm")
     fleet.on_status(NODE, status(models={"rhythm": said}), T0, retained=False)
