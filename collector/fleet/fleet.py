@@ -18,6 +18,7 @@ from collector.fleet.accounts import NodeAccounts
 from collector.fleet.live_room import LiveRoom
 from collector.fleet.node_state import REFUSED_MS, NodeState, clock_state, number
 from collector.fleet.node_view import NodeView
+from collector.fleet.pilot_events import AllPilotEvents
 from collector.fleet.views import next_turn, verdict, view_of
 from collector.ledger.ledger import Ledger
 from collector.ledger.plausible import MAX_SESSIONS, Rising
@@ -55,11 +56,13 @@ class Fleet:
         self._live: dict[tuple[str, str, str], Live] = {}
         self._snapshots: OrderedDict[tuple[str, str, str], Snapshot] = OrderedDict()
         self._unsaved: dict[StateKey, bytes] = {}
+        self.pilot_events = AllPilotEvents(self.keep)
         self._accounts = NodeAccounts(ledger)
         self._changed: dict[str, bool] = {}  # node -> whether more than its figures changed
 
     def restore(self, states: Mapping[StateKey, bytes]) -> None:
         """Take over saved states; one that cannot be read is left out."""
+        self.pilot_events.restore(states)
         for key, body in states.items():
             kind, _, node = key.partition("/")
             if kind == "reported":

@@ -421,6 +421,7 @@ class Ingest:
     def _commit(self, built: BuiltGroup) -> bool:
         """Retry until the group is on disk; False when the stop came first."""
         group = built.group
+        self._fleet.pilot_events.take(group.events)
         group.states = self._fleet.take_unsaved()
         group.marks = self._ledger.marks(built.drafts)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from collector.state.audit import Audit, AuditEntry
 from collector.state.desired import DesiredDocument, DesiredDocuments, What
 from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
+from collector.web.pilot_entries import entry
 from collector.web.refusals import Refusals
 from collector.web.rules import (
     FILTERED,
@@ -135,24 +137,14 @@ class DesiredRoutes:
 
         def answer() -> list[dict[str, Any]]:
             found = [each for each in self._documents.all() if each.what == "pilot" and sees(each.node)]
-            return [self._pilot(each, opened) for each in found if (opened := _opened(each)) is not None]
+            now_ms = self._clock.now_ms()
+            return [
+                entry(each, opened, self._fleet, now_ms)
+                for each in found
+                if (opened := _opened(each)) is not None
+            ]
 
         return json_answer({"pilots": await asyncio.to_thread(answer)})
-
-    def _pilot(self, document: DesiredDocument, opened: Opened) -> dict[str, Any]:
-        plan, reported = opened.plan.plan, self._fleet.reported(document.node, "pilot")
-        return {
-            "node": document.node,
-            "pilot": plan.pilot,
-            "title": msgspec.to_builtins(plan.title),
-            "hash": opened.hash,
-            "version": opened.plan.version,
-            "trial": list(opened.plan.schedule.trial_ms),
-            "baseline": opened.plan.schedule.baseline_ms,
-            "ts": document.at_ms,
-            "by": document.by,
-            "reported": msgspec.to_builtins(reported),
-        }
 
     def _require_free(self, node: str, pilot: str) -> None:
         """Raise where a node has another pilot, which a second plan would end before its trial is over."""
@@ -201,7 +193,13 @@ class DesiredRoutes:
 
 def _opened(document: DesiredDocument) -> Opened | None:
     """The plan of a document; None of one that was withdrawn or that an older release wrote otherwise."""
+    return _plan_in(msgspec.json.encode(document.doc)) if document.doc else None
+
+
+@functools.lru_cache(maxsize=64)
+def _plan_in(body: bytes) -> Opened | None:
+    """Pages ask again and again for plans that do not change."""
     try:
-        return read_signed(msgspec.json.encode(document.doc)) if document.doc else None
+        return read_signed(body)
     except WireError:
         return None

@@ -29,8 +29,8 @@ def reload_for_login(page: Page) -> None:
     page.wait_for_selector("form.login")
 
 
-def log_in(page: Page, password: str) -> None:
-    page.locator("input[name=name]").fill("Lee")
+def log_in(page: Page, password: str, name: str = "Lee") -> None:
+    page.locator("input[name=name]").fill(name)
     page.locator("input[name=password]").fill(password)
     page.locator("form.login button").click()
 

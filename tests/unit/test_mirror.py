@@ -109,6 +109,7 @@ COVERED_BY = {
     "collector.mqtt.received": "tests/unit/collector/ingest/test_writer.py",
     "collector.mqtt.rival": "tests/integration/test_one_id.py",
     "collector.state.migrations": "tests/unit/collector/state/test_state_file.py",
+    "collector.web.pilot_entries": "tests/unit/collector/web/test_desired.py",
     "collector.web.rules": "tests/unit/collector/web/test_matrix.py",
     "collector.store.day_schema": "tests/unit/collector/store/test_day_file.py",
     "collector.store.folder": "tests/unit/collector/store/test_store.py",

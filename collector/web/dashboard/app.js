@@ -14,14 +14,15 @@ const LATER = {
   device: () =>
     Promise.all([import("./views/device.js"), style("vendor/uplot.css")]).then(([module]) => module.DeviceView),
   ledger: () => import("./views/ledger.js").then((module) => module.LedgerView),
-  usage: () => import("./views/pilots.js").then((module) => module.PilotsView),
+  pilots: () => import("./views/pilots.js").then((module) => module.PilotsView),
+  usage: () => import("./views/usages.js").then((module) => module.UsagesView),
   rollouts: () => import("./views/rollouts.js").then((module) => module.RolloutsView),
   quarantine: () => import("./views/quarantine.js").then((module) => module.QuarantineView),
   audit: () => import("./views/audit.js").then((module) => module.AuditView),
   login: () => import("./views/login.js").then((module) => module.LoginView),
 };
 const SHOWN = 5; // problems of the collector
-const PLACES = ["fleet", "rollouts", "ledger", "usage", "quarantine", "audit"];
+const PLACES = ["fleet", "pilots", "rollouts", "ledger", "usage", "quarantine", "audit"];
 
 /** Load a style sheet of one view, before the page's own so that the page's own wins. */
 function style(path) {
@@ -44,7 +45,7 @@ function parse(hash) {
   }
   const [view, ...rest] = parts;
   if (view === "device" && rest.length === 5) return { view, node: rest.slice(0, 4).join("/"), device: rest[4] };
-  if (view === "rollouts" && rest.length === 2) return { view, tenant: rest[0], id: rest[1] };
+  if (["rollouts", "pilots"].includes(view) && rest.length === 2) return { view, tenant: rest[0], id: rest[1] };
   return { view: PLACES.includes(view) ? view : "fleet" };
 }
 

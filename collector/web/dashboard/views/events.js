@@ -60,7 +60,7 @@ export function Events({ node, device }) {
         events &&
         (events.length
           ? html`
-              <${Table} events=${events} />
+              <${EventTable} events=${events} />
             `
           : html`
               <p class="empty">${t("events.empty")}</p>
@@ -82,7 +82,7 @@ export function Events({ node, device }) {
 const keyOf = (event) => `${event.ts}/${event.ep}/${event.seq}/${event.type}`;
 const unique = (events) => [...new Map(events.map((event) => [keyOf(event), event])).values()];
 
-function Table({ events }) {
+export function EventTable({ events }) {
   return html`
     <div class="scroll" tabindex="0" role="region" aria-label=${t("events")}>
       <table class="event-table">

@@ -1,164 +1,417 @@
-// What each pilot used a UTC day, with the limits of its nodes.
-import { ApiError, get } from "../api.js";
-import { bytes, count, NONE } from "../format.js";
+// The pilots that the user may see: each with where it is now and what its nodes do, and the page of one.
+import { ApiError, devicePath, get, nodePath, remove } from "../api.js";
+import { Acting, Refused, Table, useAct, useAnswer } from "../asking.js";
+import { count, span, when } from "../format.js";
 import { html, useEffect, useState } from "../html.js";
-import { Failed, NodeName } from "../parts.js";
+import { At, Failed, Icon, NodeName } from "../parts.js";
+import { Arms, armText, placeText } from "../pilot.js";
 import { Why } from "../reason.js";
-import { t } from "../text.js";
-import { cpuTime, limitText, megabytes } from "./usage.js";
+import { mayOperate } from "../rights.js";
+import { lang, t } from "../text.js";
+import { EventTable } from "./events.js";
 
-const SHOWN = 5; // pilots at first, and more with each press
-const COLUMNS = [
-  ["cpu", (used) => cpuTime(used.cpu_s), "cpu_pct"],
-  ["memory", (used) => megabytes(used.peak_mb), "memory_mb"],
-  ["disk", (used) => megabytes(used.disk_mb), "disk_mb"],
-  ["sent", (used) => bytes(used.sent_bytes), "uplink_kb_per_s"],
-  ["inferences", (used) => count(used.inferences), "inferences_per_s"],
-  ["skipped", (used) => count(used.skipped)],
-];
+const COMMANDS = `edgebed key signing acme.key
+edgebed pilot freeze pilot.yaml --key acme.key --url ${location.origin}`;
+const SHOWN = 5; // nodes of a pilot in the list
+const EVENTS = 10; // of a node at first, and then the most that one answer has
+const MOST_EVENTS = 500;
+// state of a pilot, or of its node -> [icon, tone]
+const STATES = {
+  planned: ["wait", "idle"],
+  baseline: ["wait", "note"],
+  trial: ["wait", "note"],
+  over: ["off", "idle"],
+  withdrawn: ["off", "idle"],
+  follows: ["ok", "good"],
+  refuses: ["bad", "bad"],
+  other: ["warn", "warn"],
+  silent: ["unknown", "idle"],
+};
 
-export function PilotsView() {
-  const [answer, error, load] = useAnswer({});
-  const [shown, setShown] = useState(SHOWN);
-  const pilots = answer?.pilots ?? [];
+export function PilotsView({ tenant, id }) {
+  const [answer, error, load] = useAnswer("pilots");
+  const found = pilotsOf(answer?.pilots ?? []);
+  if (!id)
+    return html`
+      <${List} answer=${answer} error=${error} pilots=${found} />
+    `;
+  const pilot = found.find((one) => one.owner === tenant && one.pilot === id);
   return html`
-    <section class="card">
-      <div class="card-head">
-        <h1>${t("nav.usage")}</h1>
-        <button type="button" class="button" onClick=${load}>${t("reload")}</button>
-      </div>
-      <p class="muted lead">${t("pilots.text")}</p>
-      <${Failed} error=${error} />
+    <${One} pilot=${pilot} answer=${answer} error=${error} owner=${tenant} onChange=${() => load()} />
+  `;
+}
+
+/** The entries of the nodes by pilot, as the newest version of its plan has it; what runs comes first. */
+function pilotsOf(entries) {
+  const found = new Map();
+  for (const one of entries) {
+    const key = `${one.owner}/${one.pilot}`;
+    found.set(key, [...(found.get(key) ?? []), one]);
+  }
+  const order = ["trial", "baseline", "planned", "over", "withdrawn"];
+  return [...found.values()]
+    .map((each) => {
+      const head = each.reduce((newest, one) => (one.version > newest.version ? one : newest));
+      return { ...head, entries: each };
+    })
+    .sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state) || b.trial[0] - a.trial[0]);
+}
+
+const href = (one) => `#/pilots/${encodeURIComponent(one.owner)}/${encodeURIComponent(one.pilot)}`;
+const titleOf = (one) => one.title[lang.value] ?? one.title.en;
+
+function Stated({ state }) {
+  const [icon, tone] = STATES[state] ?? ["unknown", "idle"];
+  return html`
+    <span class="state ${tone}" data-state=${state}>
+      <${Icon} name=${icon} />
+      <span>${t(`pilot.${state}`)}</span>
+    </span>
+  `;
+}
+
+// -- the list ---------------------------------------------------------------------------------------------
+
+function List({ answer, error, pilots }) {
+  return html`
+    <div class="deck pilots">
+      <section class="card">
+        <div class="card-head"><h1>${t("nav.pilots")}</h1></div>
+        <p class="muted lead">${t("pilot.text")}</p>
+        <${Failed} error=${error} />
+        ${
+          answer &&
+          !pilots.length &&
+          html`
+            <div class="empty">
+              <p>${t("pilot.empty")}</p>
+              <pre class="commands-to-run">${COMMANDS}</pre>
+            </div>
+          `
+        }
+      </section>
+      ${pilots.map(
+        (one) => html`
+          <section key=${href(one)} class="card" data-pilot=${`${one.owner}/${one.pilot}`}>
+            <${Head} one=${one} />
+            <${Nodes} one=${one} most=${SHOWN} />
+          </section>
+        `,
+      )}
+    </div>
+  `;
+}
+
+function Head({ one, isPage = false }) {
+  return html`
+    <div class="card-head">
       ${
-        answer &&
-        !pilots.length &&
+        isPage
+          ? html`
+              <h1>${titleOf(one)}</h1>
+            `
+          : html`
+              <h2><a href=${href(one)}>${titleOf(one)}</a></h2>
+            `
+      }
+      <${Stated} state=${one.state} />
+      ${
+        one.version > 1 &&
         html`
-          <p class="empty">${t("pilots.empty")}</p>
+          <span class="tag">${t("pilot.version", { n: count(one.version) })}</span>
         `
       }
-    </section>
-    ${pilots.slice(0, shown).map(
-      (pilot) => html`
-        <${Pilot} key=${pilot} pilot=${pilot} />
-      `,
-    )}
+    </div>
+    <dl class="facts">
+      <${Fact} name="owner">${one.owner} / ${one.pilot}<//>
+      <${Fact} name="design">${designText(one.design)}<//>
+      <${Fact} name="window">
+        <${At} ms=${one.trial[0]} />
+        ${" – "}
+        <${At} ms=${one.trial[1]} />
+      <//>
+      <${Fact} name="done">
+        ${t("pilot.of", { n: count(one.done), of: count(one.design.periods) })}
+        <progress max=${one.design.periods} value=${one.done} aria-label=${t("pilot.done")} />
+      <//>
+      ${
+        one.period &&
+        html`
+          <${Fact} name="now"><${Now} one=${one} /><//>
+        `
+      }
+    </dl>
+  `;
+}
+
+function Fact({ name, children }) {
+  return html`
+    <div data-fact=${name}>
+      <dt>${t(`pilot.${name}`)}</dt>
+      <dd>${children}</dd>
+    </div>
+  `;
+}
+
+/** The period of now, and what the schedule says for it. */
+function Now({ one }) {
+  const { number, arm, to } = one.period;
+  return html`
+    ${placeText(number < 0 ? "baseline" : "trial", number)}${": "}
+    <b>${armText(arm)}</b>
+    ${" "}
+    <span class="muted">${t("pilot.until", { time: when(to) })}</span>
+  `;
+}
+
+function designText({ kind, unit, periods }) {
+  const [, n, step] = /^(\d+)(s|min|h)$/.exec(unit) ?? [];
+  const length = n ? span(n * { s: 1_000, min: 60_000, h: 3_600_000 }[step]) : t(`pilot.unit.${unit}`);
+  return `${t(`pilot.kind.${kind}`)}, ${t("pilot.periods", { n: count(periods), unit: length })}`;
+}
+
+// -- its nodes --------------------------------------------------------------------------------------------
+
+/** Whether a node follows the plan that it was sent. */
+function answerOf({ reported, hash }) {
+  if (reported?.active === hash) return "follows";
+  if (["rejected", "failed"].includes(reported?.state)) return "refuses";
+  return reported?.active ? "other" : "silent";
+}
+
+function Nodes({ one, most = Infinity }) {
+  const shown = one.entries.slice(0, most);
+  const more = one.entries.length - shown.length;
+  return html`
+    <${Table} name=${t("pilot.nodes")} columns=${["node", "follows", "frozen", "switched"]}>
+      ${shown.map(
+        (each) => html`
+          <${Row} key=${each.node} entry=${each} />
+        `,
+      )}
+    <//>
     ${
-      pilots.length > shown &&
+      (more > 0 || one.entries.length < one.nodes) &&
       html`
-        <button type="button" class="button" onClick=${() => setShown(shown + SHOWN)}>
-          ${t("pilots.more", { n: count(pilots.length - shown) })}
-        </button>
+        <p class="muted small">
+          ${
+            more > 0 &&
+            html`
+              <a href=${href(one)}>${t("pilot.more", { n: count(more) })}</a>
+              ${" "}
+            `
+          }
+          ${one.entries.length < one.nodes && t("pilot.sent", { n: count(one.entries.length), of: count(one.nodes) })}
+        </p>
       `
     }
   `;
 }
 
-function useAnswer(params) {
-  const [answer, setAnswer] = useState(null);
+function Row({ entry }) {
+  const { node, online, reported, version, switched, period } = entry;
+  const state = answerOf(entry);
+  return html`
+    <tr data-node=${node}>
+      <th scope="row">
+        <${NodeName} node=${node} />
+        ${
+          !online &&
+          html`
+            <span class="muted small">${t("state.offline")}</span>
+          `
+        }
+      </th>
+      <td data-label=${t("col.follows")} class="break">
+        <${Stated} state=${state} />
+        ${" "}
+        <span class="muted small">${t("pilot.version", { n: count(version) })}</span>
+        ${
+          state === "silent" &&
+          html`
+            <div class="muted small">${t("pilot.silent.text")}</div>
+          `
+        }
+        ${
+          state !== "follows" &&
+          reported?.err &&
+          html`
+            <div class="small">
+              <${Why} reason=${{ why: reported.err, code: reported.code, args: reported.args }} />
+            </div>
+          `
+        }
+      </td>
+      <td data-label=${t("col.frozen")}><${Frozen} entry=${entry} /></td>
+      <td data-label=${t("col.switched")} class="break span">
+        ${
+          switched
+            ? html`
+                <${Arms} planned=${switched.planned} actual=${switched.actual} number=${switched.value} />
+                <div class="muted small">
+                  ${placeText(switched.phase, switched.period)}, ${t("pilot.since", { time: when(switched.from) })}
+                </div>
+                ${
+                  period &&
+                  switched.period !== period.number &&
+                  html`
+                    <div class="warn-text small">${t("pilot.behind")}</div>
+                  `
+                }
+                <div class="small"><${Why} reason=${switched} /></div>
+              `
+            : html`
+                <span class="muted">${t("pilot.unswitched")}</span>
+              `
+        }
+      </td>
+    </tr>
+  `;
+}
+
+/** When the node recorded the plan, and whether that was before the trial. */
+function Frozen({ entry }) {
+  if (!entry.began)
+    return html`
+      <span class="muted">${t("pilot.unrecorded")}</span>
+    `;
+  return html`
+    <span class=${entry.in_time ? "good-text" : "bad-text"} data-frozen=${entry.in_time ? "before" : "late"}>
+      ${t(entry.in_time ? "pilot.before" : "pilot.late")}
+    </span>
+    <div class="muted small nowrap"><${At} ms=${entry.began} /></div>
+  `;
+}
+
+// -- one pilot --------------------------------------------------------------------------------------------
+
+function One({ pilot, answer, error, owner, onChange }) {
+  const [act, refused] = useAct(onChange);
+  const withdraw = () =>
+    act(async () => {
+      for (const { node } of pilot.entries) await remove(`${nodePath(node)}/pilot`);
+    });
+  return html`
+    <p class="crumbs">
+      <a href="#/pilots">${t("nav.pilots")}</a>
+      ${" "}
+      <span aria-hidden="true">›</span>
+      ${" "}
+      <span>${owner}</span>
+    </p>
+    <div class="deck pilots">
+      <section class="card" data-pilot=${pilot && `${pilot.owner}/${pilot.pilot}`}>
+        <${Failed} error=${error} />
+        ${
+          pilot
+            ? html`
+                <${Head} one=${pilot} isPage=${true} />
+                ${
+                  mayOperate() &&
+                  pilot.state !== "over" &&
+                  html`
+                    <div class="command-buttons">
+                      <${Acting}
+                        name="withdraw"
+                        label=${t("pilot.withdraw")}
+                        sure=${t("pilot.withdraw.sure", { pilot: titleOf(pilot), n: count(pilot.entries.length) })}
+                        onAct=${withdraw}
+                      />
+                    </div>
+                  `
+                }
+                <${Refused} error=${refused} />
+                <h2>${t("pilot.nodes")}</h2>
+                <${Nodes} one=${pilot} />
+              `
+            : answer &&
+              html`
+                <p class="empty">${t("pilot.none")}</p>
+              `
+        }
+      </section>
+      ${
+        pilot &&
+        html`
+          <${Recorded} entries=${pilot.entries} />
+        `
+      }
+    </div>
+  `;
+}
+
+/** What a node has recorded of its pilots, the newest first; asked again when it has recorded something. */
+function useRecorded({ node, switched, began, reported }, most) {
+  const [events, setEvents] = useState(null);
   const [error, setError] = useState(null);
-  const load = () =>
-    get("usage", { params }).then(
-      (found) => {
-        setAnswer(found);
+  useEffect(() => {
+    const abort = new AbortController();
+    const ask = (type) =>
+      get(`${devicePath(node, "_")}/events`, { params: { type, limit: most }, signal: abort.signal });
+    Promise.all([ask("exposure"), ask("pilot")]).then(
+      (answers) => {
+        const all = answers.flatMap((each) => each.events).sort((a, b) => b.ts - a.ts || b.seq - a.seq);
+        setEvents(all.slice(0, most));
         setError(null);
       },
       (failed) => {
+        if (failed.name === "AbortError") return;
         if (!(failed instanceof ApiError)) throw failed;
         setError(failed);
       },
     );
-  useEffect(() => {
-    load();
-  }, []);
-  return [answer, error, load];
+    return () => abort.abort();
+  }, [node, most, switched?.from, began, reported?.active]);
+  return [events, error];
 }
 
-function Pilot({ pilot }) {
-  const [answer, error, load] = useAnswer({ pilot });
+function Recorded({ entries }) {
+  const [chosen, setChosen] = useState(entries[0].node);
+  const [most, setMost] = useState(EVENTS);
+  const entry = entries.find((one) => one.node === chosen) ?? entries[0];
+  const [events, error] = useRecorded(entry, most);
   return html`
-    <section class="card pilot" data-pilot=${pilot}>
+    <section class="card recorded">
       <div class="card-head">
-        <h2>${pilot}</h2>
-        <button type="button" class="button" onClick=${load}>${t("reload")}</button>
+        <h2>${t("pilot.recorded")}</h2>
+        ${
+          entries.length > 1 &&
+          html`
+            <label class="pick">
+              <span class="hidden">${t("col.node")}</span>
+              <select value=${entry.node} onChange=${(event) => setChosen(event.target.value)}>
+                ${entries.map(
+                  ({ node }) => html`
+                    <option key=${node} value=${node}>${node}</option>
+                  `,
+                )}
+              </select>
+            </label>
+          `
+        }
       </div>
       <${Failed} error=${error} />
       ${
-        answer &&
+        events?.length > 0 &&
         html`
-          <${Table} name=${t("pilots.days")} first="day" rows=${answer.days.map((used) => [used.day, used.day, used])} />
-          <${Table} name=${t("pilots.nodes")} first="node" rows=${answer.nodes.map(nodeRow)} />
+          <${EventTable} events=${events} />
+        `
+      }
+      ${
+        events?.length === 0 &&
+        html`
+          <p class="empty">${t("events.empty")}</p>
+        `
+      }
+      ${
+        events?.length === most &&
+        most < MOST_EVENTS &&
+        html`
+          <p class="center">
+            <button type="button" class="button" onClick=${() => setMost(MOST_EVENTS)}>${t("events.more")}</button>
+          </p>
         `
       }
     </section>
-  `;
-}
-
-function nodeRow(node) {
-  const name = html`
-    <${NodeName} node=${node.node} />
-    <${Limits} node=${node} />
-  `;
-  return [node.node, name, node.total];
-}
-
-/** The limits of a node, what keeps them, and the one that is reached now. */
-function Limits({ node }) {
-  const limits = COLUMNS.filter(([, , key]) => node.fence[key]).map(
-    ([what, , key]) => `${t(`usage.${what}`)} ${limitText(key, node.fence[key])}`,
-  );
-  return html`
-    <span class="muted small" data-limits>
-      ${!node.metered && `${t("pilots.unmetered")} `}
-      ${limits.length > 0 && t("pilots.limits", { limits: limits.join(", ") })}
-      ${node.by && ` ${t(`fence.by.${node.by}`)}`}
-      ${node.unread > 0 && ` ${t("pilots.unread", { n: count(node.unread) })}`}
-    </span>
-    ${node.trouble.map(
-      (one, i) => html`
-        <span key=${i} class="warn-text small" data-code=${one.reason?.code}>
-          ${one.slot}${" "}<${Why} reason=${{ why: one.why, ...one.reason }} />
-        </span>
-      `,
-    )}
-  `;
-}
-
-function Table({ name, first, rows }) {
-  if (!rows.length)
-    return html`
-      <p class="empty">${t("pilots.nodays")}</p>
-    `;
-  return html`
-    <h3>${name}</h3>
-    <div class="scroll" tabindex="0" role="region" aria-label=${name}>
-      <table class="ledger">
-        <thead>
-          <tr>
-            <th>${t(`col.${first}`)}</th>
-            ${COLUMNS.map(
-              ([what]) => html`
-                <th key=${what} class="n">${t(`usage.${what}`)}</th>
-              `,
-            )}
-          </tr>
-        </thead>
-        <tbody>
-          ${rows.map(
-            ([key, head, used]) => html`
-              <tr key=${key} data-row=${key}>
-                <th scope="row">${head}</th>
-                ${COLUMNS.map(
-                  ([what, shown]) => html`
-                    <td key=${what} class="n" data-label=${t(`usage.${what}`)} data-what=${what}>
-                      ${used ? shown(used) : NONE}
-                    </td>
-                  `,
-                )}
-              </tr>
-            `,
-          )}
-        </tbody>
-      </table>
-    </div>
   `;
 }

@@ -1,13 +1,13 @@
 // The rollouts of model versions: the list of them, and one with its stages, gates and nodes.
-import { ApiError, get, post } from "../api.js";
+import { post } from "../api.js";
+import { Acting, Refused, Table, useAct, useAnswer } from "../asking.js";
 import { count, NONE, percent, span, value } from "../format.js";
-import { html, useEffect, useMemo, useState } from "../html.js";
+import { html, useMemo, useState } from "../html.js";
 import { At, Failed, Icon, NodeName } from "../parts.js";
 import { Why } from "../reason.js";
 import { mayOperate } from "../rights.js";
 import { known, t } from "../text.js";
 
-const EVERY_MS = 5_000;
 const PAGE = 100; // nodes at once
 const SHOWN = 20; // rollouts at first, and more with each press
 // state of a rollout or of one of its nodes -> [icon, tone]
@@ -45,83 +45,6 @@ export function RolloutsView({ tenant, id }) {
         <div class="deck"><${List} /><${Candidates} /></div>
       `;
 }
-
-/** What the collector answers, asked again every few seconds; an answer that is the same changes nothing. */
-function useAnswer(path, params) {
-  const [answer, setAnswer] = useState(null);
-  const [error, setError] = useState(null);
-  const asked = JSON.stringify([path, params]);
-  const load = (signal) =>
-    get(path, { signal, params }).then(
-      (found) => {
-        setAnswer((shown) => (JSON.stringify(shown) === JSON.stringify(found) ? shown : found));
-        setError(null);
-      },
-      (failed) => {
-        if (failed.name === "AbortError") return;
-        if (!(failed instanceof ApiError)) throw failed;
-        setError(failed);
-      },
-    );
-  useEffect(() => {
-    const abort = new AbortController();
-    load(abort.signal);
-    const timer = setInterval(() => document.hidden || load(abort.signal), EVERY_MS);
-    return () => {
-      clearInterval(timer);
-      abort.abort();
-    };
-  }, [asked]);
-  return [answer, error, load];
-}
-
-/** What a button does; returns [act, error]: one that is refused leaves the page as it is. */
-function useAct(done) {
-  const [error, setError] = useState(null);
-  const act = (path, body) =>
-    post(path, body).then(
-      (answer) => {
-        setError(null);
-        done(answer);
-      },
-      (failed) => {
-        if (!(failed instanceof ApiError)) throw failed;
-        setError(failed);
-      },
-    );
-  return [act, error];
-}
-
-function Refused({ error }) {
-  if (!error) return null;
-  return html`
-    <p class="problem" role="alert">${error.status ? error.message : t("rollout.unreachable")}</p>
-  `;
-}
-
-/** A button that asks before it acts. */
-function Acting({ name, sure, label, onAct, disabled }) {
-  const [asks, setAsks] = useState(false);
-  if (!asks)
-    return html`
-      <button type="button" class="button" data-act=${name} disabled=${disabled} onClick=${() => setAsks(true)}>
-        ${label}
-      </button>
-    `;
-  const act = () => {
-    setAsks(false);
-    onAct();
-  };
-  return html`
-    <span class="sure" role="alertdialog" aria-label=${label}>
-      <span>${sure}</span>
-      <button type="button" class="button primary" data-sure=${name} onClick=${act}>${label}</button>
-      <button type="button" class="button" ref=${focus} onClick=${() => setAsks(false)}>${t("cancel")}</button>
-    </span>
-  `;
-}
-
-const focus = (button) => button?.focus();
 
 function RolloutState({ state, word = `rollout.${state}` }) {
   const [icon, tone] = STATES[state] ?? ["unknown", "idle"];
@@ -195,25 +118,6 @@ function List() {
   `;
 }
 
-function Table({ name, columns, children, of = "" }) {
-  return html`
-    <div class="scroll" tabindex="0" role="region" aria-label=${name}>
-      <table class=${`ledger ${of}`}>
-        <thead>
-          <tr>
-            ${columns.map(
-              (each) => html`
-                <th key=${each}>${t(`col.${each}`)}</th>
-              `,
-            )}
-          </tr>
-        </thead>
-        <tbody>${children}</tbody>
-      </table>
-    </div>
-  `;
-}
-
 // -- candidates in shadow ---------------------------------------------------------------------------------
 
 /** Nodes that lack something and are not named. */
@@ -230,11 +134,13 @@ function Candidates() {
       <${Failed} error=${error} />
     `;
   const promote = (one) =>
-    act(`rollouts/${encodeURIComponent(one.tenant)}/promote`, {
-      model: `sha256:${one.digest}`,
-      slot: one.slot,
-      nodes: one.nodes,
-    }).then(() => load());
+    act(() =>
+      post(`rollouts/${encodeURIComponent(one.tenant)}/promote`, {
+        model: `sha256:${one.digest}`,
+        slot: one.slot,
+        nodes: one.nodes,
+      }),
+    ).then(() => load());
   return html`
     <section class="card candidates">
       <div class="card-head"><h2>${t("candidates")}</h2></div>
@@ -312,7 +218,7 @@ function One({ path, tenant }) {
         answer &&
         html`
           <${Head} one=${answer} />
-          ${mayOperate() && html`<${Acts} one=${answer} onAct=${(name) => act(`${path}/${name}`, {})} />`}
+          ${mayOperate() && html`<${Acts} one=${answer} onAct=${(name) => act(() => post(`${path}/${name}`, {}))} />`}
           <${Refused} error=${refused} />
         `
       }

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from collector.app import Collector
 from collector.mqtt.received import Received
-from tests.unit.collector.web.serving import BASE, NODE, Get, fill, serving, until_stored
+from collector.web.pilot_entries import progress
+from tests.unit.collector.web.serving import BASE, EP, NODE, Get, fill, serving, until_stored
 from tests.unit.wire.pilot.plans import signed_plan
 from wire.codec import encode
-from wire.messages import Reported
+from wire.messages import Event, Reported
+from wire.pilot.frozen import Opened, read_signed
 
 PATH = f"{BASE}/desired"
 DOC = {"publish": {"arm": {"raw": False}}}
@@ -114,6 +117,9 @@ async def test_the_plan_of_a_pilot_is_kept_sent_and_listed(site: tuple[Collector
     [listed] = (await get("/api/v1/pilots")).json()["pilots"]
     assert (listed["node"], listed["pilot"], listed["version"]) == (NODE, "trial-1", 1)
     assert listed["reported"]["active"] == "ab"
+    assert (listed["state"], listed["period"], listed["done"], listed["nodes"]) == ("planned", None, 0, 1)
+    assert (listed["began"], listed["in_time"], listed["switched"]) == (None, False, None)
+    assert listed["online"] is True
     other = await ask(site, "PUT", signed_plan(NAMED, ("pilot: trial-1", "pilot: trial-2")), PILOT_PATH)
     assert (other.status, "withdraw it first" in other.json()["error"]) == (409, True)
     assert (await get(PATH)).json()["reported"] is None, "the report is about the plan alone"
@@ -122,6 +128,58 @@ async def test_the_plan_of_a_pilot_is_kept_sent_and_listed(site: tuple[Collector
     assert (await get(PATH)).json()["desired"]["doc"] == DOC, "the configuration stays"
     audit = (await get("/api/v1/audit")).json()["entries"]
     assert [each["what"] for each in audit[:2]] == ["pilot plan withdrawn", "pilot plan"]
+
+
+async def test_the_list_has_what_the_node_recorded_of_this_plan(site: tuple[Collector, Get]) -> None:
+    collector, get = site
+    plan = signed_plan(NAMED)
+    await ask(site, "PUT", plan, PILOT_PATH)
+    digest, start = opened_of(plan).hash, opened_of(plan).plan.schedule.trial_ms[0]
+    other = {"pilot": "p", "hash": "0" * 64, "phase": "trial", "period": 1, "planned": "on"}
+    switch = {**other, "hash": digest, "period": 0, "actual": "off", "from": start}
+    for seq, (kind, ts, detail) in enumerate(
+        [
+            ("pilot", start - 1, {"hash": digest}),
+            ("exposure", start, switch),
+            ("pilot", start + 1, {"hash": digest}),
+        ],
+        100,
+    ):
+        event = Event(ep=EP, seq=seq, ts=ts, type=kind, detail=detail, code="c", why="w")
+        received = Received(
+            f"tb1/{NODE}/event/_/{kind}", encode(event), collector.clock.now_ms(), False, None
+        )
+        collector.ingest.receive(received)
+    await until_stored(collector, 35)
+    [listed] = (await get("/api/v1/pilots")).json()["pilots"]
+    assert (listed["began"], listed["in_time"]) == (start - 1, True)
+    assert listed["switched"] == {**switch, "code": "c", "why": "w"}
+    await ask(site, "PUT", signed_plan(NAMED, ("seed: 7", "seed: 8")), PILOT_PATH)
+    [listed] = (await get("/api/v1/pilots")).json()["pilots"]
+    assert (listed["began"], listed["switched"]) == (None, None), "they are about another plan"
+
+
+def opened_of(plan: dict[str, Any]) -> Opened:
+    return read_signed(msgspec.json.encode(plan))
+
+
+def test_where_a_schedule_is_at_each_moment() -> None:
+    found = opened_of(signed_plan()).plan.schedule
+    (start, end), first = found.trial_ms, found.periods[0].start_ms
+    arm = found.trial[1].arm
+    for now, state, number, done in (
+        (first - 1, "planned", None, 0),
+        (first, "baseline", -1, 0),
+        (start - 1, "planned", None, 0),
+        (start, "trial", 0, 0),
+        (found.trial[1].start_ms, "trial", 1, 1),
+        (end - 1, "trial", 19, 19),
+        (end, "over", None, 20),
+    ):
+        shown = progress(found, now)
+        period = shown["period"]
+        assert (shown["state"], period and period["number"], shown["done"]) == (state, number, done), now
+    assert progress(found, found.trial[1].start_ms)["period"]["arm"] == arm
 
 
 @pytest.mark.parametrize(

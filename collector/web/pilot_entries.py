@@ -1,0 +1,66 @@
+"""What `/api/v1/pilots` states of the pilot of one node: its plan, where it is now, and what the node did."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from collector.fleet.fleet import Fleet
+from collector.state.desired import DesiredDocument
+from wire.pilot.frozen import Opened
+from wire.pilot.schedule import Schedule
+
+State = Literal["planned", "baseline", "trial", "over"]
+
+
+def entry(document: DesiredDocument, opened: Opened, fleet: Fleet, now_ms: int) -> dict[str, Any]:
+    """The entry of a node that was sent the plan in `document`."""
+    frozen, node = opened.plan, document.node
+    plan, recorded = frozen.plan, fleet.pilot_events.of(node)
+    switched = recorded.switched
+    began_ms = recorded.began.get(opened.hash)
+    return {
+        "node": node,
+        "pilot": plan.pilot,
+        "owner": plan.owner,
+        "title": msgspec.to_builtins(plan.title),
+        "hash": opened.hash,
+        "version": frozen.version,
+        "nodes": len(plan.nodes),
+        "design": {"kind": plan.design.kind, "unit": plan.design.unit, "periods": plan.design.periods},
+        "trial": list(frozen.schedule.trial_ms),
+        "baseline": frozen.schedule.baseline_ms,
+        **progress(frozen.schedule, now_ms),
+        "began": began_ms,
+        "in_time": began_ms is not None and began_ms < frozen.schedule.trial_ms[0],
+        "switched": None
+        if switched is None or switched.hash != opened.hash
+        else msgspec.to_builtins(switched),
+        "online": fleet.is_online(node),
+        "ts": document.at_ms,
+        "by": document.by,
+        "reported": msgspec.to_builtins(fleet.reported(node, "pilot")),
+    }
+
+
+def progress(schedule: Schedule, now_ms: int) -> dict[str, Any]:
+    """Where in a schedule a moment is; `done` counts the periods of the trial that are over."""
+    start_ms, end_ms = schedule.trial_ms
+    now, trial = schedule.at(now_ms), schedule.trial
+    state: State = "planned"
+    if now_ms >= end_ms:
+        state = "over"
+    elif now_ms >= start_ms:
+        state = "trial"
+    elif now is not None:
+        state = "baseline"
+    period = None
+    if now is not None:
+        number = trial.index(now) if now.phase == "trial" else -1
+        period = {"number": number, "from": now.start_ms, "to": now.end_ms, "arm": now.arm}
+    return {
+        "state": state,
+        "period": period,
+        "done": sum(each.end_ms <= now_ms for each in trial),
+    }
