@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 import msgspec
@@ -74,29 +74,50 @@ def check(plan: Path, url: str | None, token_file: Path | None) -> None:
 @command.command(name="plan")
 @_yaml
 @click.option(
+    "--store",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of a store with the baseline; a collector may run on it.",
+)
+@click.option(
     "--baseline",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    required=True,
-    help="File with the primary KPI of each period of the baseline, one number a line.",
+    help="File with the primary KPI of each period: a number a line, or the two sums of a ratio.",
 )
-def plan_command(plan: Path, baseline: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON, with the value of each period.")
+def plan_command(
+    plan: Path,
+    store: Path | None,
+    baseline: Path | None,
+    as_json: bool,
+) -> None:
     """Say what PLAN can show in how many periods, from the values of its baseline.
 
     A plan that shows its effect in fewer than half of all pilots is refused. Beside each before/after plan
     stands the switchback that shows the same.
     """
-    from collector.pilots.effects.planning import LEAST_POWER
-    from edgebed.pilot_planning import outlook, values
+    from collector.pilots.planning.outlook import outlook
+    from edgebed import pilot_planning
+    from wire.clock import Clock
     from wire.pilot.plan import load
 
     found = load(plan)
-    made = outlook(found, values(baseline), found.sample.power)
-    for sentence in made.sentences:
-        click.echo(sentence)
-    if made.power < LEAST_POWER:
+    if (store is None) is (baseline is None):
+        raise click.UsageError("name one of --store and --baseline")
+    if store is not None:
+        values = pilot_planning.of_store(found, store, Clock().now_ms())
+    else:
+        values = pilot_planning.of_file(found, cast("Path", baseline))
+    made = outlook(found, values)
+    if as_json:
+        periods = msgspec.to_builtins(values.kpis)
+        click.echo(json.dumps({**msgspec.to_builtins(made), "power": made.power, "periods": periods}))
+    else:
+        for sentence in (*pilot_planning.left_out(found, values), *made.sentences):
+            click.echo(printable(sentence, 2_000))
+    for note in made.notes:
+        click.echo(f"{plan}: note: {printable(note, 2_000)}", err=True)
+    if made.is_refused:
         raise EdgebedError(f"{plan} is refused: it would show nothing in {1 - made.power:.0%} of pilots")
-    if made.power < found.sample.power:
-        click.echo(f"{plan}: note: the power is below {found.sample.power:.0%}", err=True)
 
 
 @command.command()

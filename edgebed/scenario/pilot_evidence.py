@@ -14,7 +14,6 @@ from collector.pilots.kpis.evaluate import PeriodValue, evaluate
 from collector.store.source import ALL, Source
 from simulators.plants.trial import Comparison
 from wire.clock import NS_PER_MS
-from wire.pilot.formulas import FORMULAS, Estimand
 from wire.pilot.frozen import Opened
 from wire.pilot.plan import Kpi
 from wire.pilot.schedule import Arm, counted
@@ -74,7 +73,7 @@ def effect_of(kpi: Kpi, values: list[PeriodValue], seed: int) -> Result:
     def column(arm: Arm, part: str) -> list[float | None]:
         return [getattr(each[arm], part) if each[arm].status == "used" else None for each in pairs]
 
-    estimand = _estimand(kpi)
+    estimand = kpi.compared
     if estimand == "mean":
         limit = kpi.target or kpi.guardrail
         relative = limit is None or limit.scale == "relative"
@@ -83,8 +82,3 @@ def effect_of(kpi: Kpi, values: list[PeriodValue], seed: int) -> Result:
     if estimand == "ratio":
         return ratios.pairs(on, on_per, off, off_per)
     return counts.pairs(on, off, on_exposure=on_per, off_exposure=off_per)
-
-
-def _estimand(kpi: Kpi) -> Estimand:
-    known = FORMULAS.get(kpi.formula)
-    return kpi.estimand or (known.estimand if known else "mean")

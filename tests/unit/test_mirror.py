@@ -24,6 +24,8 @@ COVERED_BY = {
     "collector.pilots.report.pages.texts.en": "tests/unit/collector/pilots/report/pages/test_page.py",
     "collector.pilots.report.pages.texts.ko": "tests/unit/collector/pilots/report/pages/test_page.py",
     "collector.pilots.report.pages.view": "tests/unit/collector/pilots/report/pages/test_page.py",
+    "collector.pilots.planning.analyses": "tests/unit/collector/pilots/planning/test_power.py",
+    "collector.pilots.planning.baseline": "tests/unit/collector/pilots/planning/test_outlook.py",
     "agent.fences.settings": "tests/unit/agent/fences/test_fences.py",
     "agent.inference.scene_options": "tests/unit/agent/pipeline/frames/test_scene.py",
     "agent.inference.decoders.base": "tests/unit/agent/inference/decoders/test_classification.py",

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from wire import config
-from wire.pilot.formulas import Estimand
+from wire.pilot.formulas import FORMULAS, Estimand
 
 PLAN_FORMAT = "edgebed-pilot/1"
 MAX_PERIODS = 500  # of a window: the schedule travels with the plan in one message
@@ -171,9 +171,15 @@ class Kpi(_Part, kw_only=True, frozen=True, rename={"inputs": "from", "kpi_class
     guardrail: Guardrail | None = None
 
     @property
-    def sign(self) -> int:
+    def sign(self) -> Literal[1, -1]:
         """+1 where more is better, else -1."""
         return 1 if self.direction == "increase" else -1
+
+    @property
+    def compared(self) -> Estimand:
+        """How periods are compared: as the plan states, else as the formula."""
+        known = FORMULAS.get(self.formula)
+        return self.estimand or (known.estimand if known else "mean")
 
 
 class Adjust(_Part, kw_only=True, frozen=True):

@@ -21,7 +21,7 @@ ASKED_POWER = 0.8  # a plan below it is marked
 ASKED_PERIODS = 20  # of a switchback: some are lost, 6 pairs must be left
 LONGEST = 280  # periods of a trial that the search goes up to
 _FACTOR = 7.85  # (1.96 + 0.84)^2: 95 % interval, power 80 %
-_LADDER = (20, 24, 28, 35, 42, 49, 56, 70, 84, 98, 126, 168, 210, LONGEST)
+LADDER = (20, 24, 28, 35, 42, 49, 56, 70, 84, 98, 126, 168, 210, LONGEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +120,34 @@ def before_after_power(
 
     Effect and target are in the scale of the noise: for relative noise see `log_size`.
     """
-    on = np.arange(baseline + trial) >= baseline
+    lows = lower_limits(found, baseline=baseline, trial=trial, trend=trend, alpha=alpha, seed=seed, runs=runs)
+    return float((lows + effect >= target).mean())
+
+
+def lower_limits(
+    found: Noise,
+    *,
+    trial: int,
+    baseline: int | None = None,
+    trend: phases.Trend = "check",
+    alpha: float = 0.05,
+    seed: int = 0,
+    runs: int = RUNS,
+    covariates: Sequence[Floats] = (),
+) -> Floats:
+    """The limit that decides, of simulated pilots without an effect: an effect moves all of them by itself.
+
+    With `trend` checked it is the lower one of two; where the rule refuses it is minus infinity.
+    """
+    before = found.periods if baseline is None else baseline
+    on = np.arange(before + trial) >= before
     times = np.arange(len(on), dtype=float)
     series = simulated(found, times, runs, np.random.Generator(np.random.PCG64(seed)))
     # the rule does not depend on the unit; the size of the noise is 1
     size = found.sd or 1.0
-    series = series / size + on[:, None] * (effect / size)
-    result = phases.intervals(series, on, times, trend=trend, alpha=alpha)
-    met = (result.low >= target / size) & (result.step_ratio <= phases.LARGEST_STEP_RATIO)
-    if result.trend_low is not None:
-        met &= result.trend_low >= target / size
-    return float(met.mean())
+    result = phases.intervals(series / size, on, times, covariates, trend=trend, alpha=alpha)
+    low = result.low if result.trend_low is None else np.minimum(result.low, result.trend_low)
+    return np.asarray(np.where(result.step_ratio <= phases.LARGEST_STEP_RATIO, low * size, -np.inf))
 
 
 def before_after_plan(
@@ -161,11 +178,11 @@ def before_after_plan(
         )
 
     needed = None
-    low, high = 0, len(_LADDER)
+    low, high = 0, len(LADDER)
     while low < high:  # the first length of the ladder that reaches the power
         middle = (low + high) // 2
-        if power(_LADDER[middle]) >= ASKED_POWER:
-            needed, high = _LADDER[middle], middle
+        if power(LADDER[middle]) >= ASKED_POWER:
+            needed, high = LADDER[middle], middle
         else:
             low = middle + 1
     pairs = switchback_pairs(found.step_sd, effect - target) if effect > target else 0

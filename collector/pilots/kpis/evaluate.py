@@ -15,7 +15,6 @@ from collector.pilots.kpis.library import Parts, parts
 from collector.pilots.kpis.steps import Span
 from collector.store.source import Key, Source
 from wire.pilot import expression
-from wire.pilot.formulas import FORMULAS, Estimand
 from wire.pilot.plan import Condition, Kpi, Plan
 from wire.pilot.schedule import Arm, Phase, Schedule, counted, time_zone, utc_ms
 
@@ -74,7 +73,7 @@ def evaluate(
     stored = Stored(source, outboxes, machine, plan.data.clock_max_ms, rates or {})
     judged = _Judged(kpi, plan, stored)
     is_treated = not machine or not schedule.treated or machine in schedule.treated
-    trial_ms = schedule.trial_ms[0]
+    trial_ms = schedule.trial[0].start_ms if schedule.trial else 0  # a plan is made from a baseline alone
     found = []
     for index, period in enumerate(schedule.periods):
         if until_ms is not None and period.end_ms > until_ms:
@@ -133,7 +132,7 @@ class _Judged:
             unknown = unknown or ("" if is_known else condition.id)
         has_fields = any(each.field is not None for each in self._kpi.inputs.values())
         # the sum of a ratio takes a period whose own ratio does not exist
-        is_whole = found is not None and (filled.value is not None or self._estimand == "ratio")
+        is_whole = found is not None and (filled.value is not None or self._kpi.compared == "ratio")
         rules: list[tuple[bool, tuple[Status, str, str]]] = [
             (
                 has_fields and not facts.found,
@@ -154,11 +153,6 @@ class _Judged:
         is_true = expression.evaluate(part, condition.given, inputs.value)
         complete, _ = _completeness(inputs.facts, span)
         return bool(is_true), is_true is not None and complete >= self._plan.data.min_complete
-
-    @property
-    def _estimand(self) -> Estimand:
-        known = FORMULAS.get(self._kpi.formula)
-        return self._kpi.estimand or (known.estimand if known else "mean")
 
 
 def covariate(plan: Plan, name: str) -> Kpi:

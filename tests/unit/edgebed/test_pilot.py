@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from agent.inference.signing.trust import Trust, public_key
 from agent.pilots.signatures import signers
 from collector.mqtt.received import Received
 from edgebed.cli import command
+from tests.unit.collector.pilots.kpis.stored_rows import HOUR, Plant
+from tests.unit.collector.pilots.kpis.stored_rows import NODE as PLANT
 from tests.unit.collector.web.serving import EP, NODE, fill, serving, until_stored
 from tests.unit.wire.pilot.plans import changed
+from wire.clock import Clock
 from wire.codec import encode
 from wire.errors import ConfigError, EdgebedError
 from wire.messages import AgentInfo, Birth
@@ -302,8 +306,8 @@ STEPS = [100.0 + 10 * (at % 2) + at % 3 for at in range(56)]
 def test_a_plan_says_what_it_can_show(folder: Path) -> None:
     good = planned(folder, "min: 5, effect: 25, scale: absolute", STEPS)
     assert good.exit_code == 0, (good.output, good.exception)
-    assert "20 periods show an effect of 25 in 100% of pilots" in good.output
-    assert "stops: 56 periods" in good.output
+    assert "20 periods show an effect of 25 min in 100% of pilots" in good.output
+    assert "stops: 56 of 57 periods of the baseline count; left out: 1 no-value" in good.output
     marked = planned(folder, "min: 5, effect: 13, scale: absolute", STEPS)
     assert marked.exit_code == 0
     assert "the power is below 80%" in marked.output
@@ -328,6 +332,63 @@ def test_a_plan_without_an_answer_says_why(
     folder: Path, target: str, values: list[float], sentence: str
 ) -> None:
     assert sentence in str(planned(folder, target, values).exception)
+
+
+def test_a_plan_is_made_from_a_store_beside_its_collector(folder: Path) -> None:
+    now = Clock().now_ms() // HOUR * HOUR
+    plant = Plant(folder / "store", Clock())
+    with closing(plant.store):
+        rows = [
+            plant.data(now + (hour - 30) * HOUR, {"level": [100.0 + hour % 3 + hour % 7]}, path="arm/joints")
+            for hour in range(30)
+            if hour != 4
+        ]
+        plant.commit(rows)
+        start, end = (
+            f"{datetime.fromtimestamp(ms / 1000, UTC):%F %T}" for ms in (now - 30 * HOUR, now + HOUR)
+        )
+        trial = f"{datetime.fromtimestamp((now + 21 * HOUR) / 1000, UTC):%F %T}"
+        text = changed(
+            ("[acme/p1/s1/n1, acme/p1/s1/n2]", f"[{PLANT}]"),
+            ("unit: 8h", "unit: 1h"),
+            ("washout_s: 60, carry_over_s: 60", "washout_s: 0"),
+            ("tz: Asia/Seoul", "tz: UTC"),
+            ("from: 2027-02-01, to: 2027-03-01", f"from: {start}, to: {end}"),
+            ("from: 2027-03-01 06:00, to: 2027-03-07 22:00", f"from: {end}, to: {trial}"),
+            ("formula: downtime\n    from: {running: {field: cell/production/running}}\n    unit: min",
+             "formula: max(a)\n    from: {a: {field: arm/joints/level}}\n    unit: ''"),
+            ("target: {min: 0.1}", "target: {min: 0.01, effect: 0.1}"),
+            ("kpis:", "data: {min_complete: 0}\nkpis:"),
+        )  # fmt: skip
+        (folder / "pilot.yaml").write_text(text)
+        asked = ("plan", folder / "pilot.yaml", "--store", folder / "store")
+        found = run(*asked)
+        assert found.exit_code == 0, (found.output, found.exception)
+        assert (
+            "stops: 29 of 30 periods of the baseline count; left out: 1 no-data; 1 are to come"
+            in found.output
+        )
+        missed = datetime.fromtimestamp((now - 26 * HOUR) / 1000, UTC)
+        assert f"{missed:%Y-%m-%d %H:%M} missing: no-data" in found.output
+        made = json.loads(run(*asked, "--json").stdout)
+        assert (made["kpis"][0]["used"], made["to_come"], len(made["periods"]["stops"][""])) == (29, 1, 30)
+        assert made["periods"]["stops"][""][2]["value"] == 104.0
+    assert "name one of --store and --baseline" in run("plan", folder / "pilot.yaml").output
+
+
+def test_a_ratio_of_a_file_has_its_two_sums_in_a_line(folder: Path) -> None:
+    kpi = "formula: downtime\n    from: {running: {field: cell/production/running}}\n    unit: min"
+    ratio = "formula: defect-rate\n    from: {parts: {field: a/b/p}, rejects: {field: a/b/r}}\n    unit: '1'"
+    (folder / "pilot.yaml").write_text(changed((kpi, ratio), ("{min: 0.1}", "{min: 0.1, effect: 0.5}")))
+    lines = [f"{20 + at % 5} {1_000 + 10 * (at % 7)}" for at in range(40)]
+    (folder / "values.txt").write_text("\n".join(lines))
+    done = run("plan", folder / "pilot.yaml", "--baseline", folder / "values.txt")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "stops: mean 0.02139, correlation" in done.output
+    (folder / "values.txt").write_text("1 2 3\n")
+    assert "'1 2 3' is not a number" in str(
+        run("plan", folder / "pilot.yaml", "--baseline", folder / "values.txt").exception
+    )
 
 
 def test_a_wrong_line_of_the_baseline_is_named(folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""What a plan can show, from the stored data of its baseline."""
