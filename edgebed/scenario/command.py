@@ -16,6 +16,7 @@ import click
 
 from edgebed import signals
 from edgebed.scenario.document import find
+from edgebed.scenario.pilot_reports import FOLDER
 from edgebed.scenario.report import Report
 from edgebed.scenario.run import run as play
 from wire.errors import ConfigError, on_purpose, unwritable
@@ -47,6 +48,9 @@ def run(what: str, given: dict[str, Any], as_json: bool) -> int:
         except BaseExceptionGroup as group:
             raise on_purpose(group) or group from group
     click.echo(json.dumps(report.document(), indent=2) if as_json else "\n".join(report.text()))
+    if report.evidence.pilots:
+        where = f"are in {kept / FOLDER}" if kept else "are written with --keep FOLDER"
+        click.echo(f"the reports of its pilots {where}", err=True)
     if "junit" in given:
         _write(given["junit"], report.junit())
     if "report" in given:

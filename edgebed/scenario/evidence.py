@@ -18,6 +18,7 @@ from collector.store.reader import read_rows
 from collector.store.source import ALL, Source
 from collector.store.sqlite_source import SqliteSource
 from collector.store.table import Table
+from edgebed.scenario import pilot_reports
 from edgebed.scenario.document import Happening, Scenario
 from edgebed.scenario.installation import PlayedAgent, ScenarioInstallation
 from edgebed.scenario.pilot_evidence import PilotEvidence, read_pilot
@@ -102,7 +103,7 @@ class Evidence:
 
 
 def gather(installation: ScenarioInstallation, run: Run) -> Evidence:
-    """Read the store of a collector that has ended. Blocks."""
+    """Read the store of a collector that has ended, and write the reports of its pilots. Blocks."""
     evidence = Evidence(run, totals=run.totals)
     store = installation.folder / "store"
     with closing(SqliteSource(store)) as source, closing(SqliteSource(store)) as again:
@@ -120,6 +121,7 @@ def gather(installation: ScenarioInstallation, run: Run) -> Evidence:
             played = installation.scenario.pilots[name]
             plant = installation.agent_of(played.plant).simulators[played.plant]
             evidence.pilots[name] = read_pilot((source, again), run.ledger, opened, plant)
+        pilot_reports.write(installation.folder, source, run, installation.clock.now_ms())
     return evidence
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from collector.pilots.report.canonical_report import read_report
 from edgebed.scenario.document import find
 from edgebed.scenario.run import run
 
@@ -32,8 +33,16 @@ async def test_twelve_periods_of_a_pilot_are_as_planned(tmp_path: Path) -> None:
     report = await run(path, tmp_path / "run", rate=40, seed=11, say=lambda _: None)
     assert [each for each in report.verdicts if each.state != "ok"] == []
     assert len(report.verdicts) == 2 * 6 + 2
+    written = tmp_path / "run/reports"
+    assert {each.name for each in written.iterdir()} == {
+        f"{name}.{kind}" for name in names for kind in ("json", "en.html", "ko.html")
+    }
+    stored = read_report((written / "ward-alarms.json").read_bytes())
+    assert stored.state == "over"
+    assert all(each.in_time for each in stored.versions)
+    assert '<html lang="ko">' in (written / "ward-alarms.ko.html").read_text()
     found = report.evidence.pilots["ward-alarms"]
     arms = {each.arm for each in found.opened.plan.schedule.trial}
     assert arms == {"on", "off"}
-    assert any(each.actual == each.with_change != each.without for each in found.plant)
+    assert any(each.actual != each.without for each in found.plant), "the change acted"
     assert any(each.actual == each.without != each.with_change for each in found.plant)
