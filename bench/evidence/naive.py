@@ -24,6 +24,24 @@ def ols_t(series: Floats, on: Flags, columns: list[Floats]) -> Limits:
     return _around(estimate, error, df)
 
 
+def newey_west(series: Floats, on: Flags, columns: list[Floats]) -> Limits:
+    """Least squares with errors by Newey and West (1987), the lag by their rule of thumb."""
+    matrix = _matrix(on, columns)
+    estimate, _, _, terms = _fit(series, on, columns)
+    lag = int(4 * (len(series) / 100) ** (2 / 9))
+    return _around(estimate, newey_west_error(series, matrix, lag), len(series) - terms)
+
+
+def newey_west_error(series: Floats, matrix: Floats, lag: int) -> Floats:
+    """The standard error of the coefficient of the last column, by weights that fall with the lag."""
+    basis, norms = orthonormal(matrix[None])
+    scores = basis[0][:, -1:] * phases.residuals(series, matrix)
+    total = (scores**2).sum(axis=0)
+    for at in range(1, lag + 1):
+        total += 2 * (1 - at / (lag + 1)) * (scores[at:] * scores[:-at]).sum(axis=0)
+    return np.asarray(np.sqrt(total) / norms[0, -1])
+
+
 def ewc(series: Floats, on: Flags, columns: list[Floats]) -> Limits:
     """Equal-weighted cosines of the scores of the whole series (Lazarus and others 2018)."""
     estimate, rest, change, _ = _fit(series, on, columns)
@@ -52,7 +70,7 @@ def plug_in(series: Floats, on: Flags, columns: list[Floats]) -> Limits:
     """GLS with one AR(1) correlation, that of the residuals, taken as known."""
     matrix = _matrix(on, columns)
     rest = phases.residuals(series, matrix)
-    rho = np.clip(lag_one(rest), 0.0, 0.98)
+    rho = np.clip(phases.lag_one(rest), 0.0, 0.98)
     low, high = np.empty(series.shape[1]), np.empty(series.shape[1])
     for run, each in enumerate(rho):
         white = [
@@ -71,12 +89,6 @@ def plug_in(series: Floats, on: Flags, columns: list[Floats]) -> Limits:
 def cosines(periods: int) -> int:
     """The number of cosines for a series of this length."""
     return int(0.4 * periods ** (2 / 3))
-
-
-def lag_one(rest: Floats) -> Floats:
-    """The correlation of neighbouring values around their mean."""
-    centred = rest - rest.mean(axis=0)
-    return np.asarray((centred[1:] * centred[:-1]).sum(axis=0) / (centred**2).sum(axis=0))
 
 
 def _long_run(scores: Floats, terms: int) -> Floats:

@@ -123,6 +123,12 @@ def steps(rest: Floats, times: Floats, shortest: float | None = None) -> Floats:
     return np.asarray(found[neighbours] if neighbours.sum() >= _LEAST_STEPS else found)
 
 
+def lag_one(rest: Floats) -> Floats:
+    """The correlation of neighbouring values of each series around their mean."""
+    centred = rest - rest.mean(axis=0)
+    return np.asarray((centred[1:] * centred[:-1]).sum(axis=0) / (centred**2).sum(axis=0))
+
+
 def _standardised(column: Floats) -> Floats:
     size = float(np.abs(column).max())
     scaled = column / size if size else column

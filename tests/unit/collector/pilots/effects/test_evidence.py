@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from bench.evidence import __main__ as page
 from bench.evidence import naive
 from bench.evidence.cells import CELLS, simulate
+from collector.pilots.effects import numbers, phases
 
 # NIST, Michelso: the speed of light, 299 km/ms left out
 MICHELSO = """
@@ -18,9 +21,24 @@ MICHELSO = """
 """
 
 
-def test_correlation_of_neighbours_is_that_of_nist() -> None:
-    values = 299 + np.array(MICHELSO.split(), float)[:, None] / 1000
-    assert naive.lag_one(values)[0] == pytest.approx(0.535199668621283, abs=1e-11)
+def test_mean_sd_and_correlation_of_neighbours_are_those_of_nist() -> None:
+    values = 299 + np.array(MICHELSO.split(), float) / 1000
+    assert numbers.mean(values) == pytest.approx(299.8524, abs=1e-13)
+    assert numbers.sd(values) == pytest.approx(0.0790105478190518, abs=1e-13)
+    assert phases.lag_one(values[:, None])[0] == pytest.approx(0.535199668621283, abs=1e-11)
+
+
+def test_errors_by_newey_and_west_are_those_of_statsmodels() -> None:
+    """Investment by the growth of GDP and the rate of interest, lag 4; the data are in the public domain."""
+    rows = np.loadtxt(Path(__file__).with_name("macrodata.csv"), delimiter=",", skiprows=1)
+    growth, investment = (400 * np.diff(np.log(rows[:, at])) for at in (0, 1))
+    matrix = np.column_stack([np.ones(len(growth)), growth, rows[:-1, 2]])
+    found = [
+        naive.newey_west_error(investment[:, None], np.roll(matrix, 2 - at, axis=1), 4)[0] for at in range(3)
+    ]
+    assert [round(each, 6) for each in found] == [1.177094, 0.328787, 0.293619]
+    corrected = np.array(found) * np.sqrt(202 / 199)
+    assert [round(each, 6) for each in corrected] == [1.185934, 0.331256, 0.295823]
 
 
 @pytest.mark.parametrize(("periods", "terms"), [(28, 3), (56, 5), (90, 8)])
