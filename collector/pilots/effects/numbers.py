@@ -94,8 +94,10 @@ def mean(values: Floats) -> float:
 
 def sd(values: Floats) -> float:
     """The standard deviation with n - 1."""
-    centre = mean(values)
-    return math.sqrt(math.fsum((float(each) - centre) ** 2 for each in values) / (len(values) - 1))
+    power = unit(values)  # squares do not overflow
+    levelled = np.ldexp(values, -power)
+    squares = math.fsum((levelled - mean(levelled)) ** 2)
+    return scaled(math.sqrt(squares / (len(values) - 1)), power)
 
 
 def t_interval(estimate: float, error: float, df: int, alpha: float) -> tuple[float, float, float]:

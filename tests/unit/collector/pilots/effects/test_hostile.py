@@ -20,6 +20,7 @@ from collector.pilots.effects import (
     before_after,
     clusters,
     counts,
+    numbers,
     parallel,
     placebo,
     planning,
@@ -146,6 +147,14 @@ def is_sound_in_time(which: str, values: Any, on: Any, **options: Any) -> None:
         assert found.code in CODES
     else:
         assert np.isfinite([*found.weights, *found.scales, found.sd, found.step_sd, found.correlation]).all()
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e-300, 1e300, 1.7e308])
+def test_mean_and_sd_of_any_size(size: float) -> None:
+    values = np.array([size, size, -size, -size])
+    assert numbers.mean(values) == 0
+    assert numbers.sd(values) == pytest.approx(min(size * math.sqrt(4 / 3), math.inf), rel=1e-12, abs=5e-324)
+    assert numbers.total(values[:2]) == 2 * size
 
 
 def test_placebo_dates_and_noise_of_any_baseline() -> None:
