@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from collector.pilots.report.document import KpiReport
 from collector.pilots.report.pages import figures
 from collector.pilots.report.pages.markup import SPACE, Markup, join, tag
@@ -120,7 +122,10 @@ def _unit(view: View) -> Markup:
         if seconds
     ]
     name = f"unit.{report.unit}"
-    unit = view.texts(name) if view.texts.has(name) else report.unit
+    length = re.fullmatch(r"([0-9]+)(s|min|h)", report.unit)
+    unit: str = view.texts(name) if view.texts.has(name) else report.unit
+    if length:
+        unit = length[1] + figures.suffix(figures.unit_text(length[2], view.lang), view.lang)
     return join(unit, *(join("; ", cut) for cut in cuts))
 
 

@@ -10,6 +10,12 @@ from collector.pilots.report.document import Report
 from collector.pilots.report.pages import figures
 from collector.pilots.report.pages.markup import Markup, join, tag
 
+# the text of a chart; as attributes, because WeasyPrint does not apply the page's CSS within SVG
+TEXT = {
+    "font_size": 11,
+    "font_family": "Noto Sans KR, Noto Sans CJK KR, NanumGothic, sans-serif",
+    "fill": "#56616e",
+}
 GAP = 0.03  # of the width, between windows that do not follow each other
 Window = tuple[int, int]
 
@@ -133,3 +139,17 @@ def time_labels(axis: TimeAxis, times: figures.Times, top: int) -> Markup:
         anchor = "start" if at < 0.04 else "end" if at > 0.96 else "middle"
         made.append(tag("text", times.at(ms, form), x=share(at), y=top + 16, text_anchor=anchor))
     return join(*made)
+
+
+def canvas(title: Markup, height: int, *children: Markup | None) -> Markup:
+    """A chart that is as wide as its place: lengths across it are percent, so that texts keep their size."""
+    return tag(
+        "svg",
+        tag("title", title),
+        *children,
+        class_="area",
+        role="img",
+        width="100%",
+        height=height,
+        **TEXT,
+    )

@@ -19,7 +19,11 @@ def section(view: View) -> Markup:
     """Shares, a strip of planned and actual, what deviated, and the models."""
     report = view.report
     late = [each.late_ms for each in report.ran if each.late_ms is not None]
-    lines = [view.texts("ran.off-schedule", share=view.percent(report.off_schedule, 2))]
+    lines = [
+        view.texts(
+            "ran.off-schedule", share=view.percent(report.off_schedule, 2 if report.off_schedule else 0)
+        )
+    ]
     if late:
         lines.append(
             view.texts(
@@ -28,9 +32,10 @@ def section(view: View) -> Markup:
                 most=view.span(max(late) / 1000),
             )
         )
-    deviating = [each for each in report.ran if getattr(each, each.planned) < FOLLOWED]
-    if report.ran and not deviating:
-        lines.append(view.texts("ran.all-followed", n=len(report.ran)))
+    counted = [each for each in report.ran if each.on + each.off + each.other > 0]  # not all of it was cut
+    deviating = [each for each in counted if getattr(each, each.planned) < FOLLOWED]
+    if counted and not deviating:
+        lines.append(view.texts("ran.all-followed", n=len(counted)))
     return titled(
         view,
         "ran",
@@ -54,18 +59,14 @@ def _strip(view: View) -> Markup:
             if width > 0:
                 actual.append(_block(at, at + width, 20 + 2 * BAR, arm))
                 at += width
-    drawn = tag(
-        "svg",
-        tag("title", view.texts("chart.ran")),
+    drawn = axes.canvas(
+        view.texts("chart.ran"),
+        42 + 3 * BAR,
         tag("text", view.texts("ran.planned"), x=0, y=11),
         tag("g", *planned, class_="planned"),
         tag("text", view.texts("ran.applied"), x=0, y=15 + 2 * BAR),
         tag("g", *actual, class_="applied"),
         axes.time_labels(axis, view.times, 20 + 3 * BAR),
-        role="img",
-        width="100%",
-        height=42 + 3 * BAR,
-        class_="area",
     )
     keys = [_key(view, arm) for arm in COLOURS]
     return tag("figure", drawn, tag("figcaption", *keys), class_="strip")

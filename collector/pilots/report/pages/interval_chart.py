@@ -37,17 +37,13 @@ def chart(view: View, kpi: KpiReport) -> Markup | None:
     at = {name: _x(axis, scaled(value)) for name, value in lines.items() if value is not None}
     low, estimate = _x(axis, scaled(found.low)), _x(axis, scaled(found.estimate))
     high = 1.0 if found.high is None else _x(axis, scaled(found.high))
-    drawn = tag(
-        "svg",
-        tag("title", view.texts("chart.interval", kpi=view.name(kpi))),
+    drawn = axes.canvas(
+        view.texts("chart.interval", kpi=view.name(kpi)),
+        HEIGHT,
         _goal(kpi, at.get("target")),
         _ticks(axis),
         *(_line(view, name, x) for name, x in at.items()),
         _bar(low, estimate, high, unlimited=found.high is None),
-        role="img",
-        width="100%",
-        height=HEIGHT,
-        class_="area",
     )
     unit = view.change_unit(kpi, relative=found.relative).strip()
     return tag(

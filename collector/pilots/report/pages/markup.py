@@ -26,7 +26,10 @@ def text(value: object) -> Markup:
     """A text as HTML: control characters are shown as escapes, and nothing in it is markup."""
     if isinstance(value, Markup):
         return value
-    pieces = str(value)[: MAX_TEXT + 1].split(SPACE)
+    shown = str(value)
+    if shown.isprintable() and len(shown) <= MAX_TEXT:
+        return Markup(html.escape(shown))
+    pieces = shown[: MAX_TEXT + 1].split(SPACE)
     return Markup(SPACE.join(html.escape(printable(piece, MAX_TEXT)) for piece in pieces))
 
 

@@ -44,19 +44,15 @@ def chart(view: View, kpi: KpiReport) -> Markup:
     shown = [scale * mark.value for mark in marks if mark.value is not None]
     shown += [scale * side.mean for side in kpi.sides if side.mean is not None]
     values = axes.value_axis(shown, HEIGHT)
-    area = tag(
-        "svg",
-        tag("title", view.texts("chart.title", kpi=view.name(kpi))),
+    area = axes.canvas(
+        view.texts("chart.title", kpi=view.name(kpi)),
+        TOP + HEIGHT + BELOW,
         _shades(view, times),
         _grid(values),
         _lines(view, kpi, times, values, scale),
         _until(view, times),
         _dots(view, kpi, marks, times, values, scale),
         axes.time_labels(times, view.times, TOP + HEIGHT),
-        class_="area",
-        role="img",
-        width="100%",
-        height=TOP + HEIGHT + BELOW,
     )
     unit = view.unit(kpi)
     return tag(
@@ -126,7 +122,8 @@ def _labels(values: ValueAxis) -> Markup:
         )
         for tick in values.ticks
     ]
-    return tag("svg", *texts, class_="axis", width=LEFT, height=TOP + HEIGHT + BELOW, aria_hidden="true")
+    height = TOP + HEIGHT + BELOW
+    return tag("svg", *texts, class_="axis", width=LEFT, height=height, aria_hidden="true", **axes.TEXT)
 
 
 def decimals_of_tick(tick: float) -> int:

@@ -133,12 +133,15 @@ def _variant(view: View, kpi: KpiReport, each: Variant) -> tuple[str | Markup, .
     shown = view.effect(kpi, each.effect) if each.effect else None
     reason = each.refusal.code if each.refusal else None
     verdict = view.texts(f"verdict.{each.word}") if view.is_over else view.texts("verdict.none-yet")
+    name = each.name
+    if name == "trend" and kpi.effect and kpi.effect.method.endswith("linear-trend"):
+        name = "no-trend"  # the plan has the trend, so the variant is without it
     return (
         view.name(kpi),
-        view.texts.code("variant", each.name),
+        view.texts.code("variant", name),
         f"{shown.estimate}{shown.unit}" if shown else DASH,
         shown.interval if shown else view.texts.code("short", reason or "no-effect"),
-        verdict,
+        DASH if reason == "not-applicable" else verdict,
     )
 
 

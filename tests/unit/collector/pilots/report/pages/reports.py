@@ -202,7 +202,7 @@ def _switchback_kpi(number: int, arms: list[Arm], until: int, noise: float) -> K
     else:
         result = switchback.effect(by_arm["on"], by_arm["off"], seed=SEED, relative=True)
     kpi = _kpi(
-        f"{name}-{number}" if number > 3 else name,
+        name,
         title,
         kpi_class,
         formula,

@@ -287,9 +287,11 @@ def test_the_policy_allows_the_one_style_sheet_alone(switchback: Report) -> None
     assert made.count("<style>") == 1
 
 
-def test_many_periods_stay_small(switchback: Report) -> None:
+def test_many_periods_stay_small() -> None:
     """500 periods x 16 KPIs."""
-    made = page(reports.switchback_report(periods=458, kpis=16), "ko")
+    one = reports.switchback_report(periods=458, kpis=1)
+    kpis = tuple(msgspec.structs.replace(one.kpis[0], id=f"downtime-{n}") for n in range(16))
+    made = page(msgspec.structs.replace(one, kpis=kpis), "ko")
     assert len(made.encode()) < 3_000_000
     root = tree(made)
     assert len(list(root.iter("article"))) == 16
