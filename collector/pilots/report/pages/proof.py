@@ -20,31 +20,20 @@ def findings(view: View) -> Markup:
     """What a reader must know, each in words."""
     lines = []
     for each in view.report.findings:
-        kind = "finding" if view.texts.has(f"finding.{each.code}") else "left-out"
-        said = view.texts.code(kind, each.code, **_args(view, each))
-        where = tag("small", f" {each.where}") if each.where else None
-        periods = (
-            tag("small", " ", view.texts("finding.periods", periods=ranges(list(each.periods))))
-            if each.periods
-            else None
-        )
-        lines.append(tag("li", said, where, periods, data_code=each.code))
+        said = view.texts.code("finding", each.code, **_args(view, each))
+        numbers = view.texts("finding.periods", periods=ranges(list(each.periods))) if each.periods else None
+        lines.append(tag("li", said, tag("small", " ", numbers) if numbers else None, data_code=each.code))
     body = tag("ul", *lines, class_="findings") if lines else tag("p", view.texts("findings.none"))
     return section(view, "findings", body)
 
 
 def _args(view: View, found: Finding) -> dict[str, object]:
     """The args of a finding as they are shown."""
-    shown: dict[str, object] = {**found.args, "where": found.where}
-    for name, value in found.args.items():
-        if not isinstance(value, str):
-            is_span = name in {"late_s", "seconds"}
-            shown[name] = view.span(value) if is_span else view.count(value)
-            if name == "at_ms":
-                shown[name] = view.times.at(int(value))
-    if found.args.get("code"):
-        shown["code"] = view.texts.code("exposure", str(found.args["code"]))
-    return shown
+    args = {**found.args, "where": found.where}
+    shown = {name: each if isinstance(each, str) else view.count(each) for name, each in args.items()}
+    if "code" in shown:
+        shown["code"] = view.texts.code("exposure", shown["code"])
+    return {**shown}
 
 
 def exclusions(view: View) -> Markup:

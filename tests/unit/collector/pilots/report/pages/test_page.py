@@ -6,20 +6,28 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import msgspec
 import pytest
 
+from collector.pilots.effects import switchback as switchback_of_effects
+from collector.pilots.effects.verdict import GuardrailWord, Word
 from collector.pilots.kpis.reasons import REASONS
+from collector.pilots.report import codes
 from collector.pilots.report.document import Finding, Report
 from collector.pilots.report.pages import page
 from collector.pilots.report.pages.figures import Lang
 from collector.pilots.report.pages.markup import places
 from collector.pilots.report.pages.texts import TABLES, Texts
 from tests.unit.collector.pilots.report.pages import reports
+from wire.reasons import CODES
 
 LANGS: tuple[Lang, Lang] = ("en", "ko")
+SWITCH_CODES = {
+    code for code in CODES if code.startswith(("pilot-model", "pilot-number", "pilot-write", "pilot-set"))
+}
 HOSTILE = "<img src=file:///etc/passwd><script>alert(1)</script>\"' onload=x {estimate}"
 
 
@@ -63,6 +71,21 @@ def test_both_languages_have_the_same_keys_and_places() -> None:
 @pytest.mark.parametrize("code", REASONS)
 def test_every_reason_of_a_period_has_a_text(code: str) -> None:
     assert all(f"left-out.{code}" in table for table in TABLES.values())
+
+
+def test_every_code_of_a_report_has_a_text() -> None:
+    keys = {f"finding.{code}" for code in codes.FINDINGS} | {f"limit.{code}" for code in codes.LIMITS}
+    for code in codes.REASONS:
+        keys |= {f"short.{code}", f"reason.{code}"}
+        keys |= set() if code == "not-applicable" else {f"next.{code}"}
+    keys |= {f"verdict.{word}" for word in get_args(Word)} | {
+        f"guarded.{word}" for word in get_args(GuardrailWord)
+    }
+    source = "".join(path.read_text() for path in Path(switchback_of_effects.__file__).parent.glob("*.py"))
+    methods = re.findall(r'method="([a-z-]+)"( if)?', source)
+    keys |= {f"method.{name}" for name, _ in methods} | {"method.before-after"}
+    keys |= {f"exposure.{code}" for code in SWITCH_CODES}
+    assert keys <= TABLES["ko"].keys()
 
 
 @pytest.mark.parametrize("lang", LANGS)
