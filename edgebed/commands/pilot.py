@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from edgebed.collector_api import CollectorApi, collector_options
+from edgebed.pilot_export import export
 from edgebed.pilot_progress import outline, progress
 from edgebed.pilot_start.command import demo, draft
 from wire.errors import EdgebedError, WireError, unwritable
@@ -50,6 +51,7 @@ def command() -> None:
 
 command.add_command(demo)
 command.add_command(draft)
+command.add_command(export)
 
 
 @command.command()
