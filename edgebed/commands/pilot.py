@@ -140,7 +140,7 @@ def freeze(
     from wire.pilot.frozen import require_sound
 
     if plan.name.endswith(ENDING):
-        opened, target = _read(plan), out or plan
+        opened, target = read_plan(plan), out or plan
         require_sound(opened, str(plan))
         payload, signatures = opened.payload, opened.signatures
     else:
@@ -178,7 +178,7 @@ def amend(
 
     The report lists each amendment with the rows of the trial that were stored before it.
     """
-    before = _read(after)
+    before = read_plan(after)
     frozen = _frozen(plan, before, reason, stored=_stored(url, token_file, amends=True))
     if frozen.plan.pilot != before.plan.plan.pilot:
         raise EdgebedError(
@@ -209,7 +209,7 @@ def status(file: Path, url: str | None, token_file: Path | None, as_json: bool, 
     from edgebed import pilot_progress, signals
     from wire.clock import Clock
 
-    opened = _read(file)
+    opened = read_plan(file)
     nodes = [] if url is None else [_of_node(CollectorApi(url, token_file), each) for each in _nodes(opened)]
     now_ms = Clock().now_ms()
     if as_json:
@@ -243,7 +243,7 @@ def status(file: Path, url: str | None, token_file: Path | None, as_json: bool, 
 def withdraw(file: Path, url: str, token_file: Path | None) -> None:
     """End the pilot of FILE on its nodes; each records that as an event."""
     api = CollectorApi(url, token_file)
-    for node in _nodes(_read(file)):
+    for node in _nodes(read_plan(file)):
         api.change("DELETE", f"nodes/{node}/pilot")
         click.echo(f"{node}: withdrawn")
 
@@ -268,7 +268,12 @@ def _frozen(
         raise EdgebedError(f"{plan}: {error}") from error
 
 
-def _read(file: Path) -> Opened:
+def read_plan(file: Path) -> Opened:
+    """A frozen plan.
+
+    Raises:
+        EdgebedError: it cannot be read, or is something else.
+    """
     from wire.pilot.frozen import MAX_SIGNED, read_signed
 
     try:
@@ -282,7 +287,7 @@ def _read(file: Path) -> Opened:
 
 def _keep_other(target: Path, payload: bytes) -> None:
     """Raise where another frozen plan is at `target`: it may be signed and in use."""
-    if target.exists() and _read(target).payload != payload:
+    if target.exists() and read_plan(target).payload != payload:
         raise EdgebedError(
             f"{target} is another frozen plan and stays as it is: use `edgebed pilot amend`, or choose --out"
         )
@@ -298,7 +303,7 @@ def _write(
     from wire.pilot.frozen import MAX_SIGNED, envelope, read_signed
 
     if target.exists() and not signatures:
-        signatures = _read(target).signatures
+        signatures = read_plan(target).signatures
     made = dict(signatures)
     for each in key_files:
         key, signature = sign(payload, package_files.read_file(each, 65_536))
@@ -322,7 +327,7 @@ def _write(
 
 
 def _send(api: CollectorApi, file: Path) -> None:
-    opened, body = _read(file), _envelope(file)
+    opened, body = read_plan(file), _envelope(file)
     if not opened.signatures:
         raise EdgebedError(f"{file} is not signed: a node follows no plan without a signature; use --key")
     for node in _nodes(opened):

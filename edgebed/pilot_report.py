@@ -1,0 +1,167 @@
+"""Makes the report of a pilot from a store, states it in plain text, and compares it with an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from collector.ledger.ledger import Ledger
+from collector.pilots.report.assemble import assemble
+from collector.pilots.report.canonical_report import MAX_REPORT, read_report, report_bytes
+from collector.pilots.report.codes import FINDINGS, REASONS
+from collector.pilots.report.document import Finding, KpiReport, Report
+from collector.store.pruned import sums
+from collector.store.sqlite_source import SqliteSource
+from collector.store.store import peek
+from wire.clock import Clock
+from wire.errors import EdgebedError, WireError
+from wire.pilot.frozen import Opened
+from wire.pilot.schedule import time_zone, utc_ms
+
+_WORDS = {"met": "met", "not-met": "not met", "not-shown": "not shown", "kept": "kept", "broken": "broken"}
+
+
+def of_store(store: Path, versions: Sequence[Opened], until_ms: int) -> Report:
+    """The report from the folder of a store; a collector may be running beside this.
+
+    Raises:
+        WireError: the versions are not of one pilot.
+        EdgebedError: the store cannot be read.
+    """
+    saved = peek(store)
+    ledger = Ledger(saved.marks, saved.states)
+    ledger.note_pruned(sums(store))
+    with closing(SqliteSource(store)) as source:
+        return assemble(versions, source, ledger, until_ms)
+
+
+def until(text: str | None, newest: Opened, clock: Clock) -> int:
+    """The moment of a report: a time in ms, or a local time in the zone of the plan; without it now.
+
+    Raises:
+        WireError: it is neither.
+    """
+    if text is None:
+        return clock.now_ms()
+    if text.isascii() and text.isdigit() and len(text) < 16:
+        return int(text)
+    return utc_ms(text, time_zone(newest.plan.plan.windows.tz))
+
+
+def read_file(path: Path) -> tuple[bytes, Report]:
+    """The bytes of a report, and what they mean.
+
+    Raises:
+        EdgebedError: it cannot be read, or is not a report.
+    """
+    try:
+        with path.open("rb") as opened:
+            body = opened.read(MAX_REPORT + 1)
+        return body, read_report(body)
+    except OSError as error:
+        raise EdgebedError(f"{path} cannot be read: {error.strerror}") from error
+    except WireError as error:
+        raise EdgebedError(f"{path}: {error}") from error
+
+
+def difference(body: bytes, given: Report, made: Report) -> str:
+    """The first difference of a report from the one that was made again; "" if the bytes are equal.
+
+    The version of the program does not count.
+    """
+    again = msgspec.structs.replace(made, software=given.software)
+    wanted = report_bytes(again)
+    if body.rstrip(b"\n") == wanted:
+        return ""
+    found = next(_differences("", msgspec.json.decode(body), msgspec.json.decode(wanted)), None)
+    if found is None:
+        return "the values are equal, and its bytes are not canonical JSON"
+    path, old, new = found
+    return f"{path or 'the document'} is {_shown(old)}, and from the stored data it is {_shown(new)}"
+
+
+_ABSENT = object()
+
+
+def _differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            yield from _differences(
+                f"{path}.{name}" if path else name, old.get(name, _ABSENT), new.get(name, _ABSENT)
+            )
+    elif isinstance(old, list) and isinstance(new, list):
+        for at in range(max(len(old), len(new))):
+            mine, other = (each[at] if at < len(each) else _ABSENT for each in (old, new))
+            yield from _differences(f"{path}[{at}]", mine, other)
+    elif old is _ABSENT or new is _ABSENT or old != new or isinstance(old, bool) is not isinstance(new, bool):
+        yield path, old, new
+
+
+def _shown(value: Any) -> str:
+    if value is _ABSENT:
+        return "not there"
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+# --- the answer in plain text
+
+
+def lines(report: Report) -> Iterator[str]:
+    """The question, the answer, each KPI, and what a reader must know, a line each."""
+    primary = next(kpi for kpi in report.kpis if kpi.primary)
+    reason = f": {_reason(report.reason)}" if report.reason else ""
+    yield f"{report.pilot}: {report.question.en}"
+    yield f"{_WORDS[report.word]}{reason}"
+    for kpi in (primary, *(each for each in report.kpis if each is not primary)):
+        yield f"  {kpi.id}: {_kpi(kpi)}"
+    zone = time_zone(report.tz)
+    at = datetime.fromtimestamp(report.until_ms / 1000, zone)
+    yield f"as of {at:%Y-%m-%d %H:%M:%S} {report.tz}, plan {report.plan_hash[:12]}, {report.state}"
+    if report.off_schedule:
+        yield f"{report.off_schedule:.1%} of the counted time had something else than planned"
+    for finding in report.findings:
+        yield f"! {sentence(finding)}"
+
+
+def sentence(finding: Finding) -> str:
+    """A finding in English."""
+    args = {**finding.args, "where": finding.where}
+    return FINDINGS[finding.code].format_map(args).strip()
+
+
+def _reason(code: str | None) -> str:
+    return REASONS.get(code or "", code or "")
+
+
+def _kpi(kpi: KpiReport) -> str:
+    sides = ", ".join(
+        f"{side.name} {'-' if side.mean is None else f'{side.mean:.6g}'}{f' {kpi.unit}' if kpi.unit else ''}"
+        f" ({side.periods})"
+        for side in kpi.sides
+    )
+    parts = [sides]
+    if kpi.effect is not None:
+        effect = kpi.effect
+        form = "{:+.1%}" if effect.relative else "{:+.4g}"
+        low, high = ("no limit" if each is None else form.format(each) for each in (effect.low, effect.high))
+        estimate = "-" if effect.estimate is None else form.format(effect.estimate)
+        parts.append(f"effect {estimate} [{low}, {high}]")
+    elif kpi.refusal is not None:
+        parts.append(_reason(kpi.refusal.code))
+    if kpi.target is not None and kpi.word is not None:
+        parts.append(f"target {_limit(kpi, kpi.target, kpi.target_scale)}: {_WORDS[kpi.word]}")
+    if kpi.guardrail is not None and kpi.guarded is not None:
+        worse = f"{kpi.guardrail:.4g}" if kpi.guardrail_scale == "absolute" else f"{kpi.guardrail:.1%}"
+        parts.append(f"at most {worse} worse: {_WORDS[kpi.guarded]}")
+    return "; ".join(parts)
+
+
+def _limit(kpi: KpiReport, size: float, scale: str) -> str:
+    sign = "+" if kpi.direction == "increase" else "-"
+    return f"{sign}{size:.4g}" if scale == "absolute" else f"{sign}{size:.1%}"
