@@ -17,10 +17,10 @@ from collector.ledger.ledger import Ledger
 from collector.pilots.effects.effect import Effect
 from collector.pilots.effects.verdict import judge
 from collector.pilots.kpis.evaluate import PeriodValue, evaluate
+from collector.pilots.report.analysis import Measured, effect_of
 from collector.store.chunk import ChunkHead, Unpacked
 from collector.store.source import StoredChunk
 from edgebed.scenario.document import ScenarioPilot
-from edgebed.scenario.pilot_evidence import effect_of
 from edgebed.scenario.pilots import plan_of
 from simulators.plants.trial import TrialPlant
 from simulators.plants.trial_plants import Crossing, EcoCar, ProductionCell, Ward
@@ -140,7 +140,7 @@ def one_run(name: str, seed: int, effect: float) -> tuple[float, float, float, b
     """The interval of one seed, the true effect, and whether the plan's target is met; NaN: refused."""
     pilot = simulated_pilot(name, seed, effect)
     kpi = pilot.plan.primary
-    result = effect_of(kpi, pilot.values, seed)
+    result = effect_of(pilot.plan, pilot.schedule, Measured(kpi, {"": pilot.values}))
     if not isinstance(result, Effect):
         return math.nan, math.nan, pilot.true_effect, False
     assert kpi.target is not None

@@ -14,6 +14,7 @@ import msgspec
 from edgebed.collector_api import CollectorApi, collector_options
 from edgebed.pilot_export import export
 from edgebed.pilot_progress import outline, progress
+from edgebed.pilot_report.command import report
 from edgebed.pilot_start.command import demo, draft
 from wire.errors import EdgebedError, WireError, unwritable
 from wire.printable import counted, printable
@@ -52,6 +53,7 @@ def command() -> None:
 command.add_command(demo)
 command.add_command(draft)
 command.add_command(export)
+command.add_command(report)
 
 
 @command.command()

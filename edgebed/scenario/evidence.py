@@ -106,7 +106,7 @@ def gather(installation: ScenarioInstallation, run: Run) -> Evidence:
     """Read the store of a collector that has ended, and write the reports of its pilots. Blocks."""
     evidence = Evidence(run, totals=run.totals)
     store = installation.folder / "store"
-    with closing(SqliteSource(store)) as source, closing(SqliteSource(store)) as again:
+    with closing(SqliteSource(store)) as source:
         for agent in installation.agents.values():
             if agent.left_out:
                 evidence.left_out[agent.name] = agent.left_out
@@ -120,7 +120,7 @@ def gather(installation: ScenarioInstallation, run: Run) -> Evidence:
         for name, opened in run.pilots.items():
             played = installation.scenario.pilots[name]
             plant = installation.agent_of(played.plant).simulators[played.plant]
-            evidence.pilots[name] = read_pilot((source, again), run.ledger, opened, plant)
+            evidence.pilots[name] = read_pilot(store, run.ledger, opened, plant)
         pilot_reports.write(installation.folder, source, run, installation.clock.now_ms())
     return evidence
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
-
-from collector.pilots.effects import verdict
-from collector.pilots.effects.effect import Effect
-from edgebed.scenario.pilot_evidence import PilotEvidence, effect_of
+from collector.pilots.report.document import KpiReport
+from edgebed.scenario.pilot_evidence import PilotEvidence
 from wire.pilot.schedule import Period
 
 Judged = tuple[bool, str, str, str]  # holds, sentence, expected, found
@@ -66,17 +63,18 @@ def _is_as_planned(period: Period, stated: list[dict[str, Any]]) -> bool:
 
 def _counted(name: str, found: PilotEvidence) -> Judged:
     """No period is left out but for a condition of the plan."""
-    states = Counter(each.status for values in found.values.values() for each in values)
+    periods = [each for kpi in found.kpis for each in kpi.periods]
+    states = Counter(each.status for each in periods)
     text = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
-    reasons = {(each.code, each.why) for values in found.values.values() for each in values if each.code}
+    reasons = {(each.code, each.why) for each in periods if each.code}
     text += "".join(f"; {code} {why}".rstrip() for code, why in sorted(reasons))
     return states.keys() <= {"used", "excluded"}, f"{name}: the data of each period count", "all used", text
 
 
 def _is_the_plants(name: str, found: PilotEvidence) -> Judged:
     """The primary KPI of each period, from the stored rows, is that of the plant."""
-    kpi = found.opened.plan.plan.primary
-    trial = [each.value for each in found.values[kpi.id] if each.phase == "trial"]
+    kpi = found.primary
+    trial = [each.value for each in kpi.periods if each.phase == "trial"]
     true = [each.plant.primary(each.actual) for each in found.plant]
     wrong = [
         (value, real)
@@ -89,31 +87,24 @@ def _is_the_plants(name: str, found: PilotEvidence) -> Judged:
 
 
 def _recomputed(name: str, found: PilotEvidence) -> Judged:
-    """The same rows, read once more, give the same bytes."""
-    first, again = (msgspec.json.encode(each) for each in (found.values, found.again))
-    return (
-        first == again,
-        f"{name}: computed again, the KPIs are equal",
-        "equal",
-        "equal" if first == again else "not",
-    )
+    """The report, made again from the stored rows, has the same bytes."""
+    is_equal = found.report == found.again
+    expected = f"{len(found.report):,} equal bytes"
+    text = expected if is_equal else f"{len(found.again):,} bytes, not equal"
+    return is_equal, f"{name}: the report, recomputed, is equal", expected, text
 
 
 def _guarded(name: str, found: PilotEvidence) -> Judged:
     """No guardrail is broken; the effect on the primary KPI and the true one are printed and not judged."""
-    plan = found.opened.plan.plan
-    words = {}
-    for kpi in plan.kpis:
-        effect = effect_of(kpi, found.values[kpi.id], plan.design.seed)
-        if kpi.guardrail is not None:
-            sign: Literal[1, -1] = 1 if kpi.direction == "increase" else -1
-            words[kpi.id] = verdict.guard(effect, worse_than=kpi.guardrail.worse_than, sign=sign).word
-        elif kpi.primary:
-            shown = (
-                f"{effect.estimate:+.1%} [{effect.low:+.1%}, {effect.high:+.1%}]"
-                if isinstance(effect, Effect)
-                else effect.code
-            )
+    words = {kpi.id: kpi.guarded for kpi in found.kpis if kpi.guarded is not None}
     text = ", ".join(f"{kpi} {word}" for kpi, word in words.items())
-    text += f"; {plan.primary.id} {shown}, true {found.true_effect:+.1%}"
+    text += f"; {found.primary.id} {_effect(found.primary)}, true {found.true_effect:+.1%}"
     return "broken" not in words.values(), f"{name}: no guardrail is broken", "none", text
+
+
+def _effect(kpi: KpiReport) -> str:
+    if kpi.effect is None:
+        return kpi.refusal.code if kpi.refusal else "not known"
+    limits = (kpi.effect.estimate, kpi.effect.low, kpi.effect.high)
+    estimate, low, high = ("no limit" if each is None else f"{each:+.1%}" for each in limits)
+    return f"{estimate} [{low}, {high}]"

@@ -14,7 +14,6 @@ from collector.pilots.effects.effect import Effect
 from collector.pilots.effects.phases import LEAST_PERIODS, Trend
 from collector.pilots.effects.placebo import Placebo, placebo
 from collector.pilots.kpis.evaluate import PeriodValue
-from wire.pilot.formulas import FORMULAS, Estimand
 from wire.pilot.plan import Kpi, Plan
 from wire.pilot.schedule import Arm, Schedule, time_zone
 
@@ -41,12 +40,6 @@ class Measured:
     def whole(self) -> Sequence[PeriodValue]:
         """The values of all nodes together."""
         return self.values[""]
-
-
-def estimand_of(kpi: Kpi) -> Estimand:
-    """What is compared: that of the KPI, or of its formula."""
-    known = FORMULAS.get(kpi.formula)
-    return kpi.estimand or (known.estimand if known else "mean")
 
 
 def scale_of(kpi: Kpi, plan: Plan) -> bool:
@@ -112,7 +105,7 @@ def _switchback(plan: Plan, measured: Measured, relative: bool) -> Result:
     def of(arm: Arm, part: Part) -> Column:
         return column([each.get(arm) for each in pairs], part)
 
-    estimand = estimand_of(measured.kpi)
+    estimand = measured.kpi.compared
     if estimand == "mean" or not relative:
         return switchback.effect(
             of("on", "value"), of("off", "value"), seed=seed, alpha=alpha, relative=relative
@@ -131,7 +124,7 @@ def _before_after(
 ) -> Result:
     values, alpha = measured.whole, plan.analysis.alpha
     times = [numbered(schedule)[each.index] for each in values]
-    if estimand_of(measured.kpi) == "mean" or not relative:
+    if measured.kpi.compared == "mean" or not relative:
         return before_after.effect(
             column(values, "value"),
             on,
@@ -171,7 +164,7 @@ def placebo_of(plan: Plan, schedule: Schedule, measured: Measured, *, relative: 
     """At how many fake dates of the baseline the rule of the plan shows an effect."""
     baseline = [each for each in measured.whole if each.phase == "baseline"]
     before = Measured(measured.kpi, {"": baseline}, [each[: len(baseline)] for each in measured.covariates])
-    if estimand_of(measured.kpi) == "mean" or not relative:
+    if measured.kpi.compared == "mean" or not relative:
         at = numbered(schedule)
         return placebo(
             column(baseline, "value"),
@@ -215,7 +208,7 @@ def _change(schedule: Schedule, kpi: Kpi, values: Sequence[PeriodValue], relativ
         for want in (True, False)
     ]
     logs: list[list[float]] = []
-    if relative and estimand_of(kpi) == "mean":
+    if relative and kpi.compared == "mean":
         known = [[each for each in column(phase, "value") if each is not None] for phase in phases]
         if all(known) and min(map(min, known)) > 0:
             logs = [[math.log(each) for each in phase] for phase in known]
@@ -231,7 +224,7 @@ def _change(schedule: Schedule, kpi: Kpi, values: Sequence[PeriodValue], relativ
 
 def _level(values: Sequence[PeriodValue], kpi: Kpi) -> float | None:
     """The mean of the values, or the quotient of the sums of a ratio or a count."""
-    if estimand_of(kpi) == "mean":
+    if kpi.compared == "mean":
         known = [each for each in column(values, "value") if each is not None]
         return _mean(known) if known else None
     above, below = sums_of(values)

@@ -76,7 +76,7 @@ def judged(trial: Trial, measured: Measured, variants: Mapping[str, Callable[[],
         formula=kpi.formula,
         unit=kpi.unit,
         direction=kpi.direction,
-        estimand=analysis.estimand_of(kpi),
+        estimand=kpi.compared,
         primary=kpi.primary,
         sides=sides,
         flow=flow,
@@ -156,7 +156,7 @@ def _sides(trial: Trial, measured: Measured) -> Iterator[Side]:
         used = [each for each in by_side[name] if each.status == "used"]
         (values,), _ = numbers.whole([each.value for each in used])
         above, below = analysis.sums_of(used)
-        is_mean = analysis.estimand_of(measured.kpi) == "mean"
+        is_mean = measured.kpi.compared == "mean"
         mean = numbers.mean(values) if len(values) else None
         yield Side(
             name=name,

@@ -1,10 +1,9 @@
-"""Makes the report of a pilot from a store, states it in plain text, and compares it with an earlier one."""
+"""Makes the report of a pilot from a store, and compares it with an earlier one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import msgspec
 from collector.ledger.ledger import Ledger
 from collector.pilots.report.assemble import assemble
 from collector.pilots.report.canonical_report import MAX_REPORT, read_report, report_bytes
-from collector.pilots.report.codes import FINDINGS, REASONS
-from collector.pilots.report.document import Finding, KpiReport, Report
+from collector.pilots.report.document import Report
 from collector.store.pruned import sums
 from collector.store.sqlite_source import SqliteSource
 from collector.store.store import peek
@@ -22,8 +20,6 @@ from wire.clock import Clock
 from wire.errors import EdgebedError, WireError
 from wire.pilot.frozen import Opened
 from wire.pilot.schedule import time_zone, utc_ms
-
-_WORDS = {"met": "met", "not-met": "not met", "not-shown": "not shown", "kept": "kept", "broken": "broken"}
 
 
 def of_store(store: Path, versions: Sequence[Opened], until_ms: int) -> Report:
@@ -107,61 +103,3 @@ def _shown(value: Any) -> str:
         return "not there"
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-# --- the answer in plain text
-
-
-def lines(report: Report) -> Iterator[str]:
-    """The question, the answer, each KPI, and what a reader must know, a line each."""
-    primary = next(kpi for kpi in report.kpis if kpi.primary)
-    reason = f": {_reason(report.reason)}" if report.reason else ""
-    yield f"{report.pilot}: {report.question.en}"
-    yield f"{_WORDS[report.word]}{reason}"
-    for kpi in (primary, *(each for each in report.kpis if each is not primary)):
-        yield f"  {kpi.id}: {_kpi(kpi)}"
-    zone = time_zone(report.tz)
-    at = datetime.fromtimestamp(report.until_ms / 1000, zone)
-    yield f"as of {at:%Y-%m-%d %H:%M:%S} {report.tz}, plan {report.plan_hash[:12]}, {report.state}"
-    if report.off_schedule:
-        yield f"{report.off_schedule:.1%} of the counted time had something else than planned"
-    for finding in report.findings:
-        yield f"! {sentence(finding)}"
-
-
-def sentence(finding: Finding) -> str:
-    """A finding in English."""
-    args = {**finding.args, "where": finding.where}
-    return FINDINGS[finding.code].format_map(args).strip()
-
-
-def _reason(code: str | None) -> str:
-    return REASONS.get(code or "", code or "")
-
-
-def _kpi(kpi: KpiReport) -> str:
-    sides = ", ".join(
-        f"{side.name} {'-' if side.mean is None else f'{side.mean:.6g}'}{f' {kpi.unit}' if kpi.unit else ''}"
-        f" ({side.periods})"
-        for side in kpi.sides
-    )
-    parts = [sides]
-    if kpi.effect is not None:
-        effect = kpi.effect
-        form = "{:+.1%}" if effect.relative else "{:+.4g}"
-        low, high = ("no limit" if each is None else form.format(each) for each in (effect.low, effect.high))
-        estimate = "-" if effect.estimate is None else form.format(effect.estimate)
-        parts.append(f"effect {estimate} [{low}, {high}]")
-    elif kpi.refusal is not None:
-        parts.append(_reason(kpi.refusal.code))
-    if kpi.target is not None and kpi.word is not None:
-        parts.append(f"target {_limit(kpi, kpi.target, kpi.target_scale)}: {_WORDS[kpi.word]}")
-    if kpi.guardrail is not None and kpi.guarded is not None:
-        worse = f"{kpi.guardrail:.4g}" if kpi.guardrail_scale == "absolute" else f"{kpi.guardrail:.1%}"
-        parts.append(f"at most {worse} worse: {_WORDS[kpi.guarded]}")
-    return "; ".join(parts)
-
-
-def _limit(kpi: KpiReport, size: float, scale: str) -> str:
-    sign = "+" if kpi.direction == "increase" else "-"
-    return f"{sign}{size:.4g}" if scale == "absolute" else f"{sign}{size:.1%}"

@@ -103,7 +103,7 @@ def _versions(file: Path, older: Sequence[Path], trusted: Sequence[Path]) -> lis
 
 
 def _made(store: Path | None, versions: Sequence[Opened], until_text: str | None) -> Report:
-    from edgebed.pilot_report import of_store, until
+    from edgebed.pilot_report.make import of_store, until
     from wire.clock import Clock
 
     assert store is not None  # noqa: S101 - one of --store and --url is there
@@ -112,7 +112,7 @@ def _made(store: Path | None, versions: Sequence[Opened], until_text: str | None
 
 def _of_collector(url: str, token_file: Path | None, newest: Opened, until_text: str | None) -> Report:
     from collector.pilots.report.canonical_report import read_report
-    from edgebed.pilot_report import until
+    from edgebed.pilot_report.make import until
     from wire.clock import Clock
 
     plan = newest.plan.plan
@@ -132,7 +132,7 @@ def _of_collector(url: str, token_file: Path | None, newest: Opened, until_text:
 
 def _print(made: Report, out: Path | None) -> None:
     from collector.pilots.report.canonical_report import report_bytes
-    from edgebed.pilot_report import lines
+    from edgebed.pilot_report.answer import lines
 
     for line in lines(made):
         click.echo(printable(line, 2_000))
@@ -145,7 +145,7 @@ def _print(made: Report, out: Path | None) -> None:
 
 
 def _recompute(given: Path, store: Path, versions: Sequence[Opened]) -> None:
-    from edgebed.pilot_report import difference, of_store, read_file
+    from edgebed.pilot_report.make import difference, of_store, read_file
 
     body, found = read_file(given)
     made = of_store(store, versions, found.until_ms)

@@ -1,0 +1,1 @@
+"""`edgebed pilot report`: made from a store or by a collector, stated in plain text, recomputed."""
