@@ -120,7 +120,7 @@ def gather(installation: ScenarioInstallation, run: Run) -> Evidence:
         for name, opened in run.pilots.items():
             played = installation.scenario.pilots[name]
             plant = installation.agent_of(played.plant).simulators[played.plant]
-            evidence.pilots[name] = read_pilot(store, run.ledger, opened, plant)
+            evidence.pilots[name] = read_pilot(source, store, run.ledger, opened, plant)
         pilot_reports.write(installation.folder, source, run, installation.clock.now_ms())
     return evidence
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from collector.pilots.report.assemble import assemble
 from collector.pilots.report.canonical_report import report_bytes
 from collector.pilots.report.document import KpiReport
 from collector.store.source import ALL, Source
-from collector.store.sqlite_source import SqliteSource
 from edgebed.pilot_report.make import of_store
 from simulators.plants.trial import Comparison
 from wire.clock import NS_PER_MS
@@ -50,16 +48,15 @@ class PilotEvidence:
         return primary({name: math.fsum(each[name] for each in found) for name in found[0]})
 
 
-def read_pilot(store: Path, ledger: Ledger, opened: Opened, plant: Any) -> PilotEvidence:
-    """Read a pilot from a store at rest; its report twice, with the ledger of the run and that of the store.
+def read_pilot(source: Source, store: Path, ledger: Ledger, opened: Opened, plant: Any) -> PilotEvidence:
+    """Read a pilot from a store at rest: its report twice, with the ledger of the run and that of the store.
 
     Blocks.
     """
     plan, schedule = opened.plan.plan, opened.plan.schedule
     end_ms = schedule.trial_ms[1]
-    with closing(SqliteSource(store)) as source:
-        report = assemble([opened], source, ledger, end_ms)
-        frozen, exposures = (_events(source, opened, kind) for kind in ("pilot", "exposure"))
+    report = assemble([opened], source, ledger, end_ms)
+    frozen, exposures = (_events(source, opened, kind) for kind in ("pilot", "exposure"))
     again = report_bytes(of_store(store, [opened], end_ms))
     spans = [counted(period, plan, schedule.trial_ms[0]) for period in schedule.trial]
     compared = [plant.compare(start * NS_PER_MS, end * NS_PER_MS) for start, end in spans]
