@@ -31,6 +31,11 @@ def head(view: View) -> Markup:
 
 def sentence(view: View) -> Markup:
     """The answer: the effect of the primary KPI, its interval, the target, and what follows from them."""
+    told = _answer(view)
+    return Markup(told[:1].upper() + told[1:])  # it may start with the title of a KPI
+
+
+def _answer(view: View) -> Markup:
     report, kpi = view.report, view.primary
     if report.state == "planned":
         return view.texts("answer.planned", start=view.times.at(report.trial_ms[0]))
@@ -39,13 +44,12 @@ def sentence(view: View) -> Markup:
     told = _effect(view, kpi)
     if not view.is_over:
         return _so_far(view, kpi, told)
-    if kpi.effect is None:
-        return _refused(view, kpi)
-    key = f"answer.{report.word}"
     if report.reason == "guardrail-broken":
         broken = [view.name(each) for each in report.kpis if each.guarded == "broken"]
         return view.texts("answer.guardrail-broken", effect=told, kpis=", ".join(broken))
-    return view.texts(key, effect=told, why=view.reason(report.reason))
+    if kpi.effect is None:
+        return _refused(view, kpi)
+    return view.texts(f"answer.{report.word}", effect=told, why=view.reason(report.reason))
 
 
 def _effect(view: View, kpi: KpiReport) -> Markup:
@@ -56,8 +60,7 @@ def _effect(view: View, kpi: KpiReport) -> Markup:
         "answer.effect",
         kpi=view.name(kpi),
         estimate=f"{shown.estimate}{shown.unit}",
-        low=shown.low,
-        high=f"{shown.high}{shown.unit}",
+        interval=shown.interval,
         level=view.percent(1 - kpi.effect.alpha, 0),
         target=target(view, kpi),
     )
@@ -93,13 +96,12 @@ def target(view: View, kpi: KpiReport) -> Markup:
 
 def _facts(view: View) -> Markup:
     report, texts = view.report, view.texts
-    window = "—" if report.baseline_ms is None else _window(view, report.baseline_ms)
     facts: list[tuple[str, object]] = [
         ("testbed", report.testbed),
         ("intervention", _intervention(view)),
         ("design", texts(f"design.{report.design}")),
         ("unit", _unit(view)),
-        ("baseline", window),
+        *([("baseline", _window(view, report.baseline_ms))] if report.baseline_ms else []),
         ("trial", _window(view, report.trial_ms)),
         ("state", texts(f"state.{report.state}", until=view.times.at(report.until_ms))),
         ("times", view.times.name),

@@ -12,7 +12,7 @@ from wire.pilot.formulas import FORMULAS, SHARE
 from wire.pilot.schedule import time_zone
 
 Lang = Literal["en", "ko"]
-MINUS, DASH, NO_LIMIT = "\u2212", "\u2013", "\u221e"
+MINUS, DASH = "\u2212", "\u2013"
 LARGEST_DIGITS = 6
 TOO_LARGE = 1e12  # from here on numbers have an exponent
 _KO_UNITS = {
@@ -70,7 +70,8 @@ def suffix(unit: str, lang: Lang) -> str:
     """A unit behind a number, with the space that the language needs."""
     if not unit:
         return ""
-    return unit if unit == "%" and lang == "ko" else f"{SPACE}{unit}"
+    joined = lang == "ko" and (unit == "%" or unit in _KO_UNITS.values())
+    return unit if joined else f"{SPACE}{unit}"
 
 
 def percent(share: float | None, lang: Lang, decimals: int = 1) -> str:

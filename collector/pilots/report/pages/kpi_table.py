@@ -85,11 +85,13 @@ def _effect(view: View, kpi: KpiReport) -> list[Markup]:
     better = found.estimate * sign(kpi)
     word = "better" if better > 0 else "worse" if better < 0 else "same"
     about = join(view.compared(kpi), ", ", view.texts(f"effect.{word}"))
-    return [join(f"{shown.estimate}{shown.unit}", tag("small", about)), join(shown.interval)]
+    return [join(f"{shown.estimate}{shown.unit}", tag("small", about)), shown.interval]
 
 
 def _verdict(view: View, kpi: KpiReport) -> Markup:
     made = tag("b", view.verdict(kpi), class_="word")
+    if view.is_over and kpi.word is None and kpi.guarded is not None:
+        made = tag("small", view.texts("kpi.guarded", word=view.texts(f"guarded.{kpi.guarded}")))
     reason = kpi.refusal.code if kpi.refusal else kpi.reason
     if reason and (view.is_over or kpi.refusal):
         return join(made, tag("small", view.texts.code("short", reason)))

@@ -18,6 +18,7 @@ HEIGHT, TOP, BELOW = 190, 10, 24  # of the plot, above it, and for the labels be
 LEFT = 56
 MARK_TITLES = 300  # a chart with more marks has titles on those that are left out alone
 # presentation attributes beside classes: some renderers of PDF do not apply the page's CSS within SVG
+GREY = "#6b7785"
 FILLS = {"baseline": "#6b7785", "off": "#8a5a00", "on": "#0b6fb8", "trial": "#0b6fb8"}
 SHADES = {"baseline": "#eef0f3", "off": "#faf3e3", "on": "#e3f0fb"}
 
@@ -58,7 +59,7 @@ def chart(view: View, kpi: KpiReport) -> Markup:
     return tag(
         "figure",
         tag("div", unit, class_="unit") if unit else None,
-        tag("div", _labels(values), area, class_="plot"),
+        tag("div", _labels(values, shown=bool(shown)), area, class_="plot"),
         tag("figcaption", *_legend(view, marks)),
         class_="periods",
     )
@@ -114,13 +115,14 @@ def _grid(values: ValueAxis) -> Markup:
     return tag("g", *lines, class_="grid", stroke="#d3d9df", stroke_width=1)
 
 
-def _labels(values: ValueAxis) -> Markup:
-    decimals = max(decimals_of_tick(tick) for tick in values.ticks)
+def _labels(values: ValueAxis, *, shown: bool) -> Markup:
+    """The labels of the values; none where no period has one."""
+    decimals = max(map(decimals_of_tick, values.ticks))
     texts = [
         tag(
             "text", figures.number(tick, decimals), x=LEFT - 6, y=TOP + values.at(tick) + 4, text_anchor="end"
         )
-        for tick in values.ticks
+        for tick in (values.ticks if shown else ())
     ]
     height = TOP + HEIGHT + BELOW
     return tag("svg", *texts, class_="axis", width=LEFT, height=height, aria_hidden="true", **axes.TEXT)
@@ -139,8 +141,9 @@ def _lines(view: View, kpi: KpiReport, times: TimeAxis, values: ValueAxis, scale
         window = view.report.baseline_ms if side.name == "baseline" else view.report.trial_ms
         if side.mean is None or window is None:
             continue
+        end_ms = min(window[1], max(view.report.until_ms, window[0]))
         y = TOP + values.at(scale * side.mean)
-        line = tag("line", x1=share(times.at(window[0])), x2=share(times.at(window[1])), y1=y, y2=y)
+        line = tag("line", x1=share(times.at(window[0])), x2=share(times.at(end_ms)), y1=y, y2=y)
         dashes = None if side.name in {"on", "trial"} else "6 4"
         made.append(
             tag("g", line, class_=f"mean {side.name}", stroke=FILLS[side.name], stroke_dasharray=dashes)
@@ -197,18 +200,19 @@ def _title(view: View, kpi: KpiReport, mark: Mark) -> Markup:
 def _legend(view: View, marks: list[Mark]) -> list[Markup]:
     made = []
     for side in sorted({mark.side for mark in marks}, key=SIDES.index):
-        dot = tag("circle", cx=7, cy=7, r=4, fill=FILLS[side], stroke=FILLS[side])
-        made.append(_key(view, dot, side, f"chart.key.{side}"))
+        dot = tag("circle", cx=7, cy=7, r=4)
+        made.append(_key(view, dot, side, f"chart.key.{side}", fill=FILLS[side], stroke=FILLS[side]))
     if any(not mark.counts for mark in marks):
-        ring = tag("circle", cx=7, cy=7, r=4, fill="none", stroke="#6b7785", stroke_width=1.4)
-        made.append(_key(view, ring, "left-out", "chart.key.left-out"))
-    line = tag("line", x1=0, x2=14, y1=7, y2=7, stroke="#6b7785", stroke_width=2)
-    made.append(_key(view, line, "baseline", "chart.key.mean"))
+        ring = tag("circle", cx=7, cy=7, r=4)
+        made.append(_key(view, ring, "left-out", "chart.key.left-out", fill="none", stroke=GREY))
+    line = tag("line", x1=0, x2=14, y1=7, y2=7, stroke_width=2)
+    made.append(_key(view, line, "baseline", "chart.key.mean", stroke=GREY))
     return made
 
 
-def _key(view: View, sign: Markup, side: str, key: str) -> Markup:
-    drawn = tag("svg", tag("g", sign, class_=f"marks {side}"), width=14, height=14, aria_hidden="true")
+def _key(view: View, sign: Markup, side: str, key: str, **colours: str) -> Markup:
+    drawn = tag("g", sign, class_=f"marks {side}", **colours)
+    drawn = tag("svg", drawn, width=14, height=14, aria_hidden="true")
     return join(tag("span", drawn, " ", view.texts(key), class_="key"), " ")
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from collector.pilots.kpis.library import LIBRARY
 from collector.pilots.report.document import EffectFound, KpiReport, PeriodFound, Report, Side
 from collector.pilots.report.pages import figures
-from collector.pilots.report.pages.figures import DASH, NO_LIMIT, Lang, Times
+from collector.pilots.report.pages.figures import DASH, Lang, Times
 from collector.pilots.report.pages.markup import Markup, fill, join
 from collector.pilots.report.pages.texts import Texts
 from wire.pilot.plan import Text
@@ -24,10 +24,8 @@ class Between:
     """Numbers of an effect as texts of one unit: an interval, and each part of it."""
 
     estimate: str
-    low: str
-    high: str
     unit: str
-    interval: str  # both limits with the unit
+    interval: Markup  # both limits with the unit
 
 
 class View:
@@ -43,7 +41,7 @@ class View:
 
     def words(self, text: Text) -> str:
         """A text of the plan in the language of the page."""
-        return text.ko if self.lang == "ko" else text.en
+        return (text.ko if self.lang == "ko" else text.en).strip()
 
     def name(self, kpi: KpiReport) -> str:
         """The title of a KPI."""
@@ -73,11 +71,12 @@ class View:
             DASH if each is None else figures.number(each, decimals, signed=True)
             for each in (estimate, low, high)
         ]
-        if low is not None and high is None:  # the data give no upper limit
-            shown[2] = NO_LIMIT
         unit = self.change_unit(kpi, relative=found.relative)
-        interval = str(self.texts("interval", low=shown[1], high=f"{shown[2]}{unit}"))
-        return Between(shown[0], shown[1], shown[2], unit, interval)
+        if found.low is not None and found.high is None:  # the data give no upper limit
+            interval = self.texts("interval.no-high", low=f"{shown[1]}{unit}")
+        else:
+            interval = self.texts("interval", low=shown[1], high=f"{shown[2]}{unit}")
+        return Between(shown[0], unit, interval)
 
     def _numbers(self, kpi: KpiReport, found: EffectFound) -> list[float | None]:
         return [

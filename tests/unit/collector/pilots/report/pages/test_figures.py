@@ -84,6 +84,10 @@ def test_lengths_of_time(seconds: float, shown: str) -> None:
     assert figures.span_text(seconds, "en").replace("\u00a0", " ") == shown
 
 
+def test_korean_units_of_time_stand_beside_their_number() -> None:
+    assert [figures.span_text(each, "ko") for each in (12.0, 1800.0, 0.4)] == ["12초", "30분", "400\u00a0ms"]
+
+
 def test_times_are_in_the_zone_of_the_plan() -> None:
     ms = 1_803_848_400_000
     assert Times("Asia/Seoul").at(ms) == "2027-03-01 06:00"

@@ -155,6 +155,19 @@ def test_the_broken_guardrail_is_named(switchback: Report) -> None:
     assert "a guardrail is broken: Defects." in answer
 
 
+@pytest.mark.parametrize(
+    ("lang", "words"), [("en", "and more, without an upper limit"), ("ko", "이상(상한 없음)")]
+)
+def test_an_interval_without_an_upper_limit(lang: Lang, words: str, switchback: Report) -> None:
+    first = switchback.kpis[0]
+    assert first.effect is not None
+    endless = msgspec.structs.replace(first, effect=msgspec.structs.replace(first.effect, high=None))
+    made = page(msgspec.structs.replace(switchback, kpis=(endless,)), lang)
+    assert words in texts_of(next(by_class(tree(made), "answer")))
+    assert "None" not in made
+    assert "inf" not in texts_of(part(tree(made), "kpis"))
+
+
 # --- the table and the charts
 
 
