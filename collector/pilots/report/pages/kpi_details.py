@@ -17,7 +17,7 @@ def section(view: View) -> Markup:
 
 
 def _part(view: View, kpi: KpiReport) -> Markup:
-    notes = [*_basis(view, kpi), *_placebo(view, kpi)]
+    notes = [*_basis(view, kpi), *_events(view, kpi), *_energy(view, kpi), *_placebo(view, kpi)]
     left = period_chart.left_out(view, kpi)
     if left:
         lines = join(left[0], *(join("; ", line) for line in left[1:]))
@@ -81,6 +81,42 @@ def _with_trend(view: View, kpi: KpiReport, found: EffectFound) -> list[Markup]:
         return []
     shown = (view.change(kpi, each, relative=found.relative, beside=found) for each in (low, high))
     return [view.texts("with-trend", low=next(shown), high=next(shown))]
+
+
+def _extras(kpi: KpiReport, *names: str) -> list[float] | None:
+    """Numbers beside the effect or the refusal; None unless all are there."""
+    found = kpi.effect or kpi.refusal
+    values = [found.extras.get(name) if found else None for name in names]
+    numbers = [float(each) for each in values if isinstance(each, float | int)]
+    return numbers if len(numbers) == len(names) else None
+
+
+def _events(view: View, kpi: KpiReport) -> list[Markup]:
+    """The counts of a KPI of events: with few of them they are all that there is to say."""
+    counts = _extras(kpi, "events_on", "events_off", "exposure_on", "exposure_off")
+    if counts is None:
+        return []
+    on, off = (view.count(each) for each in counts[:2])
+    on_per, off_per = (figures.number(each, figures.decimals_of(each)) for each in counts[2:])
+    return [view.texts("events", on=on, off=off, on_per=on_per, off_per=off_per)]
+
+
+def _energy(view: View, kpi: KpiReport) -> list[Markup]:
+    """The labels of ASHRAE Guideline 14."""
+    found = _extras(kpi, "cv_rmse", "nmbe", "ashrae_n")
+    label = kpi.effect.extras.get("ashrae") if kpi.effect else None
+    if found is None or not label:
+        return []
+    cv_rmse, nmbe, many = found
+    return [
+        view.texts(
+            "ashrae",
+            cv=view.percent(cv_rmse),
+            nmbe=view.percent(nmbe),
+            n=figures.number(many, 1),
+            label=view.texts.code("ashrae", str(label)),
+        )
+    ]
 
 
 def _placebo(view: View, kpi: KpiReport) -> list[Markup]:

@@ -147,6 +147,12 @@ EN: dict[str, str] = {
     "Correlation of neighbouring periods: {correlation}; share of the noise that is of one period alone: {noise}.",
     "coverage": "In our tests such intervals held the truth in 94 to 99 of 100 pilots; not when the effect builds up slowly or the noise changes much.",
     "with-trend": "With a linear trend the interval is {low} to {high}.",
+    "events": "Events: {on} with the change in an exposure of {on_per}, {off} without it in {off_per}.",
+    "ashrae": "ASHRAE Guideline 14, of the baseline: CV(RMSE) {cv}, NMBE {nmbe}, worth {n} independent periods: {label}.",
+    "ashrae.monthly-within": "within the limits for months (15 % and 5 %)",
+    "ashrae.monthly-beyond": "beyond the limits for months (15 % and 5 %)",
+    "ashrae.hourly-within": "within the limits for hours (30 % and 10 %)",
+    "ashrae.hourly-beyond": "beyond the limits for hours (30 % and 10 %)",
     "placebo": "The baseline alone would have shown an effect at {shown} of {dates} fake dates.",
     "assumes.machines-alike": "With so few machines the interval assumes that the machines are alike.",
     # what a reader must know

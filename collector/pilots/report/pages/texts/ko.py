@@ -141,6 +141,12 @@ KO: dict[str, str] = {
     "이웃한 구간의 상관은 {correlation}, 한 구간에만 나타나는 잡음의 비중은 {noise}이다.",
     "coverage": "모의실험에서 이러한 구간은 실증 100건 중 94~99건에서 참값을 포함했다. 효과가 서서히 나타나거나 잡음 수준이 크게 바뀌면 그렇지 않다.",
     "with-trend": "선형 추세를 넣으면 구간은 {low} ~ {high}이다.",
+    "events": "사건 수: 적용 {on}건(노출량 {on_per}), 미적용 {off}건(노출량 {off_per}).",
+    "ashrae": "ASHRAE Guideline 14(기준 기간): CV(RMSE) {cv}, NMBE {nmbe}, 독립 구간 {n}개에 해당, {label}.",
+    "ashrae.monthly-within": "월 단위 한계(15%, 5%) 이내",
+    "ashrae.monthly-beyond": "월 단위 한계(15%, 5%) 초과",
+    "ashrae.hourly-within": "시간 단위 한계(30%, 10%) 이내",
+    "ashrae.hourly-beyond": "시간 단위 한계(30%, 10%) 초과",
     "placebo": "아무것도 바꾸지 않은 기준 기간에서도 가상의 시작일 {dates}개 중 {shown}개에서 효과가 나타났을 것이다.",
     "assumes.machines-alike": "설비가 적어, 이 구간은 설비들이 서로 비슷하다고 가정한다.",
     # what a reader must know

@@ -16,7 +16,7 @@ from collector.pilots.effects import switchback as switchback_of_effects
 from collector.pilots.effects.verdict import GuardrailWord, Word
 from collector.pilots.kpis.reasons import REASONS
 from collector.pilots.report import codes
-from collector.pilots.report.document import Finding, Report
+from collector.pilots.report.document import Finding, Refusal, Report
 from collector.pilots.report.pages import page
 from collector.pilots.report.pages.figures import Lang
 from collector.pilots.report.pages.markup import places
@@ -166,6 +166,25 @@ def test_an_interval_without_an_upper_limit(lang: Lang, words: str, switchback: 
     assert words in texts_of(next(by_class(tree(made), "answer")))
     assert "None" not in made
     assert "inf" not in texts_of(part(tree(made), "kpis"))
+
+
+def test_few_events_are_shown_as_counts(switchback: Report) -> None:
+    extras = {"events_on": 3, "events_off": 9, "exposure_on": 112.5, "exposure_off": 112.5}
+    refusal = Refusal(code="too-few-events", sentence="", extras=extras)
+    few = msgspec.structs.replace(switchback.kpis[3], effect=None, refusal=refusal)
+    shown = texts_of(tree(page(msgspec.structs.replace(switchback, kpis=(few,)), "en")))
+    assert "Events: 3 with the change in an exposure of 112, 9 without it in 112." in shown
+    assert "Too few events happened." in shown
+
+
+def test_labels_of_an_energy_kpi() -> None:
+    report = reports.before_after_report()
+    extras = {"cv_rmse": 0.1234, "nmbe": -0.01, "ashrae_n": 17.5, "ashrae": "hourly-within"}
+    effect = report.kpis[0].effect
+    assert effect is not None
+    kpi = msgspec.structs.replace(report.kpis[0], effect=msgspec.structs.replace(effect, extras=extras))
+    shown = texts_of(tree(page(msgspec.structs.replace(report, kpis=(kpi,)), "ko")))
+    assert "CV(RMSE) 12.3%, NMBE −1.0%, 독립 구간 17.5개에 해당, 시간 단위 한계(30%, 10%) 이내" in shown
 
 
 # --- the table and the charts
