@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -108,13 +109,13 @@ class _Gathered:
         else:  # without a time service a clock may be right: the delays of both ways show it
             self.unset |= head.clk == ClockState.UNSYNCED
 
-    def compared(self, stored: Points) -> list[Absence]:
+    def compared(self, stored: Points, again: Callable[[], Points]) -> list[Absence]:
         """What differs from the rollups of the same rows."""
         if not self._all:
             times, values = np.empty(0, np.int64), np.empty(0)
         else:
             times, values = (np.concatenate([part[at] for part in self._all]) for at in (0, 1))
-        found = sums.changed(stored, times, values, self.asked.span)
+        found = sums.changed(stored, times, values, self.asked.span, again)
         return [] if found is None else [found]
 
     def rows(self) -> tuple[Times, Floats]:
@@ -148,7 +149,8 @@ def read_rows(source: Source, asked: Asked, outboxes: Sequence[Outbox]) -> Field
         EdgebedError: there are too many rows; or as every question to a source.
     """
     found, start = _Gathered(asked), asked.span[0]
-    stored = sums.rollups(source, asked.key, asked.field, asked.span)
+    asks_sums = partial(sums.rollups, source, asked.key, asked.field, asked.span)
+    stored = asks_sums()
     low, high = sums.minutes(asked.span)
     first = min(low, start - asked.before_us)
     for chunk in source.chunks_between(asked.key, first, high, names=(asked.field,), beside=True):
@@ -156,7 +158,7 @@ def read_rows(source: Source, asked: Asked, outboxes: Sequence[Outbox]) -> Field
             found.holes += _damaged(chunk, asked.span, source.damaged)
         elif len(chunk.content.times):
             found.add(chunk)
-    found.holes += found.compared(stored)
+    found.holes += found.compared(stored, asks_sums)
     times, values = found.rows()
     within = times >= start
     clock_ms = max(found.errors, default=None)

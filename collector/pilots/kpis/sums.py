@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Literal
 
 import numpy as np
 
@@ -26,38 +28,65 @@ def rollups(source: Source, key: Key, field: str, span: Span) -> Points:
     return Points.joined([each for each in found if isinstance(each, Points)])
 
 
-def changed(stored: Points, times: Times, values: Floats, span: Span) -> Absence | None:
-    """The first minute whose rows are fewer than its rollups counted, or have other values."""
-    kept = ~np.isnan(values)
-    numbers, places = np.unique(times[kept] // MINUTE_US, return_inverse=True)
-    mine = values[kept]
-    order = np.argsort(places, kind="stable")
-    starts = np.searchsorted(places[order], np.arange(len(numbers)))
-    rows = {
-        int(number): each
-        for number, each in zip(
-            numbers, np.split(mine[order], starts[1:]) if len(numbers) else [], strict=True
-        )
-    }
+def changed(
+    stored: Points, times: Times, values: Floats, span: Span, again: Callable[[], Points]
+) -> Absence | None:
+    """The first minute whose rows are more or fewer than its rollups counted, or have other values.
+
+    `stored` was asked for before the rows. Rows that came meanwhile are in `again`, which asks once more.
+    """
+    rows, known = _by_minute(times, values), _minutes_of(stored)
     first, last = (edge // MINUTE_US for edge in minutes(span))
-    stored_minutes = (stored.t * 1000 // MINUTE_US).astype(np.int64)
-    for number in np.unique(stored_minutes[(stored_minutes >= first) & (stored_minutes < last)]).tolist():
-        # the points are in the order of time
-        here = slice(*np.searchsorted(stored_minutes, [number, number + 1]))
-        if _differs(stored, here, rows.get(number, np.empty(0))):
-            at = datetime.fromtimestamp(number * MINUTE_US / 1e6, UTC)
-            return Absence(*span, DATA_CHANGED, f"the rows of {at:%Y-%m-%d %H:%M} UTC differ from their sums")
+    more = []
+    for number in sorted({*rows, *known.tolist()}):
+        if not first <= number < last:
+            continue
+        mine = rows.get(number, np.empty(0))
+        word = _compared(stored, known, number, mine)
+        if word == "differ":
+            return _absence(span, number)
+        if word == "more":
+            more.append((number, mine))
+    newer = again() if more else stored
+    known = _minutes_of(newer)
+    for number, mine in more:
+        if _compared(newer, known, number, mine) == "more":
+            return _absence(span, number)
     return None
 
 
-def _differs(stored: Points, here: slice, values: Floats) -> bool:
+def _absence(span: Span, number: int) -> Absence:
+    at = datetime.fromtimestamp(number * MINUTE_US / 1e6, UTC)
+    return Absence(*span, DATA_CHANGED, f"the rows of {at:%Y-%m-%d %H:%M} UTC differ from their sums")
+
+
+def _by_minute(times: Times, values: Floats) -> dict[int, Floats]:
+    kept = ~np.isnan(values)
+    if not kept.any():
+        return {}
+    numbers, places = np.unique(times[kept] // MINUTE_US, return_inverse=True)
+    order = np.argsort(places, kind="stable")
+    starts = np.searchsorted(places[order], np.arange(len(numbers)))
+    parts = np.split(values[kept][order], starts[1:])
+    return dict(zip(numbers.tolist(), parts, strict=True))
+
+
+def _minutes_of(stored: Points) -> Times:
+    return (stored.t * 1000 // MINUTE_US).astype(np.int64)
+
+
+def _compared(stored: Points, known: Times, number: int, values: Floats) -> Literal["same", "more", "differ"]:
+    """Rows of a minute beside their sums; `more`: rows without sums, which may have come meanwhile."""
+    here = slice(*np.searchsorted(known, [number, number + 1]))  # the points are in the order of time
     low, high, count = stored.low[here], stored.high[here], int(stored.n[here].sum())
     if np.isnan(low).any():  # texts
-        return False
-    if len(values) != count or not count:
-        return len(values) < count
+        return "same"
+    if len(values) != count:
+        return "more" if len(values) > count else "differ"
+    if not count:
+        return "same"
     if float(low.min()) != float(values.min()) or float(high.max()) != float(values.max()):
-        return True
+        return "differ"
     with np.errstate(all="ignore"):
         difference = abs(float(stored.total[here].sum()) - float(values.sum()))
-    return difference > _CLOSE * count * float(np.abs(values).max())
+    return "differ" if difference > _CLOSE * count * float(np.abs(values).max()) else "same"

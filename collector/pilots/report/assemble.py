@@ -17,6 +17,7 @@ from collector.pilots.effects.verdict import Verdict
 from collector.pilots.kpis.evaluate import PeriodValue, covariate, evaluate
 from collector.pilots.report import custody as of_custody
 from collector.pilots.report.analysis import Measured
+from collector.pilots.report.counted import counted
 from collector.pilots.report.document import Finding, PlanVersion, Report, State
 from collector.pilots.report.exposure import Exposed, exposed
 from collector.pilots.report.kpi_report import Judged, Trial, judged
@@ -183,6 +184,7 @@ def _report(
             *_of_plan(pilot, events, versions),
             *ran.findings,
             *of_custody.of_data(plan, pilot.over, values),
+            *counted(plan, pilot.source, pilot.ledger),
         ),
         limits=tuple(limits(plan, pilot.schedule, [each.report for each in kpis])),
         sources=dict(sorted(read.digests.items())),

@@ -35,6 +35,8 @@ FINDINGS: dict[str, str] = {
     "clock-unset": "The clock of the node was not set in {periods} periods ({kpis}). {where}",
     "clock-stepped": "The clock of the node jumped in {periods} periods ({kpis}). {where}",
     "clock-off": "The clock of the node was too far off in {periods} periods ({kpis}). {where}",
+    "rows-fewer": "{where} has {rows} rows now, and {counted} were stored: others are gone or damaged.",
+    "rows-more": "{where} has {rows} rows now, and {counted} were stored: somebody added the others.",
     "days-missing": "{where} has no data on {days} whole days, from {first} to {last}.",
 }
 

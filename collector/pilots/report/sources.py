@@ -54,7 +54,7 @@ def read_inputs(
     `trial_until` are moments in ms: `rows` has how many rows and events of the trial are before each.
     """
     found = InputsRead(rows=[0] * len(trial_until))
-    fields, kinds = _paths(plan)
+    fields, kinds = paths(plan)
     for node in plan.nodes:
         stored = source.streams(node)
         for (device, stream), names in sorted(fields.items()):
@@ -68,7 +68,7 @@ def read_inputs(
     return found
 
 
-def _paths(plan: Plan) -> tuple[dict[tuple[str, str], set[str]], set[tuple[str, str]]]:
+def paths(plan: Plan) -> tuple[dict[tuple[str, str], set[str]], set[tuple[str, str]]]:
     """The fields by device and stream, and the events; of each machine that is a device, too."""
     groups = plan.design.groups
     devices = {

@@ -91,7 +91,10 @@ class Plant:
         """An event."""
         device, kind = path.split("/")
         topic = f"tb1/{node}/event/{device}/{kind}"
-        body = encode(Event(ep=self.ep, seq=self._next(node), ts=at_ms, type=kind, **more))
+        name = (node, f"event/{path}")
+        self._rows[name] = self._rows.get(name, 0) + 1
+        no = 1, self._rows[name]
+        body = encode(Event(ep=self.ep, seq=self._next(node), no=no, ts=at_ms, type=kind, **more))
         return Received(topic, body, at_ms + 50, False, (1, 1), parsed=parse_topic(topic))
 
     def gap(self, at_ms: int, first: int, last: int, *, node: str = NODE) -> Received:

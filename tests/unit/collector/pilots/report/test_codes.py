@@ -17,7 +17,7 @@ MODULES = [each for each in Path(report.__file__).parent.glob("*.py") if each.na
 TEXT = "\n".join(each.read_text() for each in MODULES)
 ARGS = {
     "late_s", "version", "rows", "reason", "hash", "events", "periods", "of", "seconds", "times", "model",
-    "planned", "code", "switches", "listed", "kpis", "days", "first", "last", "where",
+    "planned", "code", "switches", "listed", "kpis", "counted", "days", "first", "last", "where",
 }  # fmt: skip
 
 

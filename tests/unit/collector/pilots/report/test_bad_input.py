@@ -1,0 +1,157 @@
+"""What was changed in a store after a trial, or went wrong in it: each is named in the report."""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from msgspec import UNSET
+
+from collector.pilots.report.document import Report
+from collector.store.folder import day_files
+from tests.unit.collector.pilots.kpis.stored_rows import NODE, Plant
+from tests.unit.collector.pilots.report.played_pilot import PLAN, PlayedPilot, report_of
+
+Db = sqlite3.Connection
+_SAME_CHUNK = "stream, first_us, last_us, recv_ms, late, rows, ep, seq_a, seq_b, body"
+_SAME_EVENT = "node, device, type, sev, ts, recv, ep, seq, body"
+_NTH_SWITCH = "(SELECT id FROM event WHERE type = 'exposure' LIMIT 1 OFFSET 4)"
+_SUMS = "FROM rollup WHERE minute BETWEEN (SELECT first_us FROM chunk WHERE id = 5) / 60000000 AND"
+_SUMS += " (SELECT last_us FROM chunk WHERE id = 5) / 60000000"
+
+
+def codes(report: Report) -> dict[str, tuple[int, ...]]:
+    """The findings, and their periods."""
+    return {each.code: each.periods for each in report.findings}
+
+
+def pack_again(db: Db, number: int, values: dict[int, float]) -> None:
+    """Change rows of a chunk, as somebody does who knows its form."""
+    (body,) = db.execute("SELECT body FROM chunk WHERE id = ?", (number,)).fetchone()
+    plain = bytearray(zstandard.ZstdDecompressor().decompress(body))
+    for row, value in values.items():  # 60 rows of one column at the end, the quality of all is good
+        at = len(plain) - 8 * (60 - row)
+        plain[at : at + 8] = struct.pack("<d", value)
+    again = zstandard.ZstdCompressor().compress(bytes(plain))
+    db.execute("UPDATE chunk SET body = ? WHERE id = ?", (again, number))
+
+
+def a_row_is_changed(db: Db) -> None:
+    pack_again(db, 5, {30: 9.99})
+
+
+def a_row_and_all_sums_are_changed(db: Db) -> None:
+    pack_again(db, 5, {30: 9.99})
+    db.execute("DELETE FROM rollup")
+
+
+def a_sum_is_changed(db: Db) -> None:
+    minute = "(SELECT minute FROM rollup LIMIT 1 OFFSET 53)"
+    db.execute(f"UPDATE rollup SET total = total + 1 WHERE minute = {minute}")  # noqa: S608 - constants, also below
+
+
+def a_message_is_removed(db: Db) -> None:
+    db.execute("DELETE FROM chunk WHERE id = 5")
+
+
+def a_message_and_its_sums_are_removed(db: Db) -> None:
+    db.execute(f"DELETE {_SUMS}")
+    db.execute("DELETE FROM chunk WHERE id = 5")
+
+
+def a_message_is_there_twice_with_other_values(db: Db) -> None:
+    db.execute(f"INSERT INTO chunk({_SAME_CHUNK}) SELECT {_SAME_CHUNK} FROM chunk WHERE id = 5")  # noqa: S608
+    pack_again(db, 21, dict.fromkeys(range(60), 1.0))
+
+
+def a_switch_is_removed(db: Db) -> None:
+    db.execute(f"DELETE FROM event WHERE id = {_NTH_SWITCH}")  # noqa: S608
+
+
+def a_switch_is_added(db: Db) -> None:
+    more = _SAME_EVENT.replace("ts", "ts + 5000").replace("seq", "seq + 100")
+    db.execute(f"INSERT INTO event({_SAME_EVENT}) SELECT {more} FROM event WHERE id = {_NTH_SWITCH}")  # noqa: S608
+
+
+def the_plan_is_recorded_twice(db: Db) -> None:
+    more = _SAME_EVENT.replace("ts", "ts - 5000")
+    db.execute(f"INSERT INTO event({_SAME_EVENT}) SELECT {more} FROM event WHERE type = 'pilot'")  # noqa: S608
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (a_row_is_changed, {"data-changed": (4,)}),
+        (a_row_and_all_sums_are_changed, {"data-changed": tuple(range(20))}),
+        (a_sum_is_changed, {"data-changed": (5,)}),
+        (a_message_is_removed, {"data-changed": (4,), "rows-fewer": ()}),
+        (a_message_and_its_sums_are_removed, {"no-data": (4,), "rows-fewer": ()}),
+        (a_message_is_there_twice_with_other_values, {"data-changed": (4,), "rows-more": ()}),
+        (a_switch_is_removed, {"schedule-not-kept": (4,), "rows-fewer": ()}),
+        (a_switch_is_added, {"rows-more": ()}),
+        (the_plan_is_recorded_twice, {"rows-more": ()}),
+    ],
+)
+def test_a_store_that_somebody_changed_is_named(
+    plant: Plant, packed_at_once: None, change: Callable[[Db], None], found: dict[str, tuple[int, ...]]
+) -> None:
+    pilot = PlayedPilot(plant, PLAN)
+    pilot.play()
+    assert codes(pilot.report()) == {}
+    (path,) = day_files(plant.folder)
+    with closing(sqlite3.connect(path)) as db:
+        change(db)
+        db.commit()
+    report = pilot.report()
+    named = {
+        code: tuple(index for each in report.findings if each.code == code for index in each.periods)
+        for code in codes(report)
+    }
+    assert named == found
+    assert all(each.where.startswith(NODE) for each in report.findings if each.code.startswith("rows-"))
+
+
+def test_rows_that_an_old_agent_did_not_number_are_not_called_added(plant: Plant) -> None:
+    pilot = PlayedPilot(plant, PLAN)
+    plant.commit([plant.data(1_000, {"level": [1.0] * 5}, no=UNSET)])
+    pilot.play()
+    assert codes(pilot.report()) == {}
+
+
+def test_a_day_file_that_is_gone_or_an_older_one_is_named(tmp_path: Path, clock: Any) -> None:
+    plant, older = Plant(tmp_path / "store", clock), tmp_path / "older.db"
+    pilot = PlayedPilot(plant, PLAN)
+    plant.commit([pilot.freeze()])
+    for index in range(20):
+        if index == 5:
+            with closing(sqlite3.connect(day_files(plant.folder)[0])) as db:
+                db.execute("VACUUM INTO ?", (str(older),))
+        if index == 10:
+            clock.ms += 86_400_000
+        plant.commit([pilot.switch(index), pilot.rows(index)])
+    plant.store.close()
+
+    def found() -> dict[str, tuple[int, ...]]:
+        return codes(report_of(plant.folder, pilot.versions))
+
+    first, second = day_files(plant.folder)
+    assert found() == {}
+    whole = first.read_bytes()
+    first.write_bytes(older.read_bytes())
+    assert found() == {
+        "schedule-not-kept": tuple(range(5, 10)),
+        "no-data": tuple(range(5, 10)),
+        "rows-fewer": (),
+    }
+    first.unlink()
+    gone = tuple(range(10))
+    assert found() == {"plan-not-recorded": (), "schedule-not-kept": gone, "no-data": gone, "rows-fewer": ()}
+    first.write_bytes(whole)
+    second.unlink()
+    assert found() == {"schedule-not-kept": tuple(range(10, 20)), "no-data": tuple(range(10, 20))}
