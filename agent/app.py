@@ -311,7 +311,12 @@ class App:
             "set-point": self.set_points,
         }
         self.exposure = Exposure(
-            self.plan.address, clock, lambda: self.pilots.current, Switches(switches), self._record
+            self.plan.address,
+            clock,
+            lambda: self.pilots.current,
+            Switches(switches),
+            self._record,
+            lambda: self.running.fingerprint,
         )
         self.set_points.start()
         self.exposure.look()  # before the first result

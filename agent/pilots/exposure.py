@@ -62,10 +62,13 @@ class State:
     actual: Actual
     reason: Reason = NO_REASON
     value: float | None = None
+    setup: str = ""
 
 
 class Exposure:
     """The exposure of one node; `look` is called from time to time, and `stop` when the agent ends.
+
+    `setup` names the devices and models of the config in use: a report shows where it changed.
 
     The schedule is read by the wall clock at each look, so that a restart or a clock that is set leads to the
     period of now. Until the trial is over the intervention is off outside of the periods that are on; outside
@@ -79,12 +82,14 @@ class Exposure:
         plan: Callable[[], Opened | None],
         switch: Switch,
         record: Callable[[Event], None],
+        setup: Callable[[], str] = lambda: "",
     ) -> None:
         self._address = str(address)
         self._clock = clock
         self._plan = plan
         self._switch = switch
         self._record = record
+        self._setup = setup
         self._is_first = True  # this run has not looked yet: a plan that is there now is from the run before
         self._has_ended = False
         self._stated: State | None = None
@@ -139,7 +144,7 @@ class Exposure:
         trial = frozen.schedule.trial
         number = trial.index(period) if period in trial else -1
         phase = "outside" if period is None else period.phase
-        return State(pilot, opened.hash, phase, number, planned, *applied)
+        return State(pilot, opened.hash, phase, number, planned, *applied, setup=self._setup())
 
     def _planned(self, opened: Opened, period: Period | None) -> Arm | None:
         plan, treated = opened.plan.plan, opened.plan.schedule.treated
@@ -164,6 +169,8 @@ class Exposure:
             "actual": now.actual,
             "from": self._clock.now_ms(),
         }
+        if now.setup:
+            detail["setup"] = now.setup
         if is_restart:
             detail["restart"] = True
         log.info("pilot %s: %s, the intervention is %s", now.pilot, now.phase, now.actual)

@@ -26,7 +26,9 @@ class ModelSwitch:
         why = self._unable(what)
         is_on = arm == "on" and not why.why
         self._pipeline.withhold(frozenset() if is_on else frozenset({what.slot or ""}))
-        return Applied("on" if is_on else "off", why if arm == "on" else NO_REASON)
+        # the results of another model in shadow are not those of the plan either
+        says = arm == "on" or why.code == "pilot-model-other"
+        return Applied("on" if is_on else "off", why if says else NO_REASON)
 
     def release(self) -> Applied:
         """Let every model act."""

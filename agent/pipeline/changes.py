@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -57,6 +59,28 @@ class Changes:
 
     def __bool__(self) -> bool:
         return bool(self.devices or self.published or self.models)
+
+
+def fingerprint(setup: Setup) -> str:
+    """16 hex digits that change with devices, models or what of them is published; a restart keeps them.
+
+    Passwords in addresses do not count, so that nobody can try them on it.
+    """
+    named = {
+        "devices": {
+            name: (replace(each.config, options={}), each.options) for name, each in setup.devices.items()
+        },
+        "models": setup.models,
+        "manifests": setup.manifests,
+    }
+    plain = msgspec.to_builtins(named, enc_hook=_plain)
+    text = re.sub(rb"//[^/@\s\"]*@", b"//@", msgspec.json.encode(plain, order="sorted"))
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def _plain(value: Any) -> str:
+    """What has another form in each process counts by its type."""
+    return str(value) if isinstance(value, Path) else type(value).__name__
 
 
 def compare(old: Setup, new: Setup) -> Changes:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from agent.pipeline.changes import Changes, Setup, compare
+from agent.pipeline.changes import Changes, Setup, compare, fingerprint
 from agent.pipeline.model_runner import ModelRunner
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.source import Source, follow
@@ -36,6 +36,7 @@ class Running:
         self.setup = setup
         self._versions = versions
         self._runs = versions(setup)
+        self._named = self._runs, fingerprint(self._runs)
         self.sources: dict[str, Source] = {}  # by device, in the order of the config
         self._clock = clock
         self._pipeline = pipeline
@@ -48,6 +49,13 @@ class Running:
         self._changing: asyncio.Task[Changes] | None = None
         self._swapping: asyncio.Task[None] | None = None
         self._make_sources()
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of what runs, with the versions in the slots."""
+        if self._named[0] is not self._runs:
+            self._named = self._runs, fingerprint(self._runs)
+        return self._named[1]
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Read every device in a task of `group`."""

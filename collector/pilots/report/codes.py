@@ -21,6 +21,7 @@ FINDINGS: dict[str, str] = {
     "down-over-switch": "The agent of {where} was down over a switch, {times} times.",
     "model-swapped": "{where} had the model {model} in the slot, and the plan names {planned}.",
     "not-applied": "{where} stated that it could not do what was planned: {code}.",
+    "setup-changed": "The devices or models of {where} were changed {times} times during the pilot.",
     "switches-not-listed": "There are {switches} switches: {listed} are listed, and all count.",
     # the data
     "no-data": "No rows are stored in {periods} periods ({kpis}). {where}",

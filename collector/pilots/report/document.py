@@ -52,6 +52,7 @@ class Switch(_Part, frozen=True, kw_only=True):
     actual: Literal["on", "off", "other"]
     value: float | None = None
     restart: bool = False
+    setup: str = ""  # names the devices and models that ran
     code: str = ""
     why: str = ""
 

@@ -188,6 +188,7 @@ def _findings(
             )
     yield from _restarts(newest, events)
     yield from _swapped(newest, events)
+    yield from _changed_setups(newest, events)
 
 
 def _is_wrong(each: _Share) -> bool:
@@ -227,6 +228,25 @@ def _swapped(newest: Opened, events: PilotEvents) -> Iterator[Finding]:
             args={"model": model, "planned": newest.plan.plan.intervention.model or ""}
             if is_swap
             else {"code": code},
+        )
+
+
+def _changed_setups(newest: Opened, events: PilotEvents) -> Iterator[Finding]:
+    """The nodes whose devices or models were changed while they followed the plan."""
+    before: dict[str, str] = {}
+    found: dict[str, list[int]] = {}
+    for switch, digest, _ in events.switches:
+        if digest != newest.hash or not switch.setup:
+            continue
+        if before.setdefault(switch.node, switch.setup) != switch.setup:
+            found.setdefault(switch.node, []).append(switch.period)
+        before[switch.node] = switch.setup
+    for node, periods in sorted(found.items()):
+        yield Finding(
+            code="setup-changed",
+            where=node,
+            periods=_indices(newest, periods),
+            args={"times": len(periods)},
         )
 
 

@@ -119,6 +119,7 @@ def _switch(node: str, event: dict[str, Any], detail: dict[str, Any]) -> Switch 
         actual=actual,
         value=None if value is None else float(value),
         restart=detail.get("restart") is True,
+        setup=str(detail.get("setup") or "")[:64],
         code=str(event.get("code") or "")[:64],
         why=str(event.get("why") or "")[:300],
     )

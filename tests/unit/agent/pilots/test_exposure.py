@@ -193,3 +193,15 @@ def test_outside_of_all_periods_a_set_point_is_planned_as_safe() -> None:
     made, _ = node((intervention, point + "\n  on: 2\n  off: 3"))
     assert made.at(-1) == [("outside", -1, None, "off")]
     assert made.at(-100) == [("baseline", -1, "off", "off")]
+
+
+def test_a_changed_config_is_recorded_within_its_period() -> None:
+    made, lamp = node()
+    setup = "one"
+    made.exposure = Exposure(NODE, made.clock, lambda: made.plan, lamp, made.events.append, lambda: setup)
+    assert len(made.at(1)) == 1
+    assert made.events[0].detail["setup"] == "one"
+    assert made.at(1.1) == []
+    setup = "two"
+    assert made.at(1.2) == [("trial", 0, ARMS[0], ARMS[0])]
+    assert made.events[0].detail["setup"] == "two"

@@ -46,6 +46,9 @@ async def test_a_model_acts_while_it_is_on_and_is_the_one_of_the_plan(mean_model
             actual, why, _ = switch.set(asked, "on" if arm == "on" else "off")
             sent.append((actual, why.code, await rows(8 * at) > 0))
         assert switch.set(plan("0" * 64, "other"), "on").reason.code == "pilot-model-missing"
+        # what another model gives in shadow is not what the plan compares
+        assert switch.set(plan("0" * 64), "off") == ("off", switch.set(plan("0" * 64), "on").reason, None)
+        assert switch.set(plan("0" * 64, "other"), "off").reason.code == ""
         switch.release()
         sent.append(("free", "", await rows(24) > 0))
     assert sent[:2] == [("on", "", True), ("off", "", False)]

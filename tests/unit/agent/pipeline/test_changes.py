@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from agent.config import load
-from agent.pipeline.changes import Changes, Setup, compare, version
+from agent.pipeline.changes import Changes, Setup, compare, fingerprint, version
 from wire.clock import Clock
 
 Write = Callable[..., Setup]
@@ -80,3 +80,29 @@ def test_a_package_that_was_written_again_changes_its_model(setup_of: Write, tmp
 
 def test_a_device_node_and_a_missing_file_have_no_version(tmp_path: Path) -> None:
     assert version(Path("/dev/null")) == version(tmp_path / "none") == ()
+
+
+def test_a_fingerprint_changes_with_the_config_alone(setup_of: Write) -> None:
+    first = fingerprint(setup_of())
+    assert fingerprint(setup_of()) == first
+    assert fingerprint(setup_of(lambda d: d["devices"]["leg"]["options"].update(loop=False))) == first
+    different = {
+        fingerprint(setup_of(change))
+        for change in (
+            lambda d: d["devices"]["leg"]["options"].update(rate=2.0),
+            lambda d: d["devices"]["leg"].update(publish={"raw": False}),
+            lambda d: d["devices"].pop("leg"),
+            lambda d: d["models"]["peak"].update(every=2),
+            lambda d: d["models"].pop("peak"),
+        )
+    }
+    assert len(different | {first}) == 6
+
+
+def test_a_password_in_an_address_is_not_in_a_fingerprint(setup_of: Write) -> None:
+    def camera(password: str, host: str = "cam") -> Callable[[dict[str, Any]], object]:
+        url = f"rtsp://user:{password}@{host}/a"
+        return lambda d: d["devices"].update(eye={"adapter": "camera", "options": {"url": url}})
+
+    one, two, other = (fingerprint(setup_of(camera(*each))) for each in (("a",), ("b",), ("a", "dome")))
+    assert one == two != other

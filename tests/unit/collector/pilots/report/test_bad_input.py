@@ -155,3 +155,12 @@ def test_a_day_file_that_is_gone_or_an_older_one_is_named(tmp_path: Path, clock:
     first.write_bytes(whole)
     second.unlink()
     assert found() == {"schedule-not-kept": tuple(range(10, 20)), "no-data": tuple(range(10, 20))}
+
+
+def test_a_config_that_was_changed_in_the_trial_is_named(plant: Plant) -> None:
+    pilot = PlayedPilot(plant, PLAN)
+    plant.commit([pilot.freeze()])
+    for index, setup in enumerate("aaaaabbbbbaaaaaaaaaa"):
+        plant.commit([pilot.switch(index, setup=setup), pilot.rows(index)])
+    (found,) = pilot.report().findings
+    assert (found.code, found.where, found.periods) == ("setup-changed", NODE, (5, 10))
