@@ -64,7 +64,7 @@ class Changes:
 def fingerprint(setup: Setup) -> str:
     """16 hex digits that change with devices, models or what of them is published; a restart keeps them.
 
-    Passwords in addresses do not count, so that nobody can try them on it.
+    Passwords in addresses do not count: a fingerprint must not help to guess them.
     """
     named = {
         "devices": {

@@ -83,7 +83,7 @@ COVERED_BY = {
     "agent.uplink.connecting": "tests/integration/test_uplink.py",
     "agent.uplink.presence": "tests/integration/test_uplink.py",
     "agent.uplink.uplink": "tests/integration/test_uplink.py",
-    "collector.pilots.report.counted": "tests/unit/collector/pilots/report/test_bad_input.py",
+    "collector.pilots.report.counted": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.kpis.absences": "tests/unit/collector/pilots/kpis/test_evaluate.py",
     "collector.pilots.kpis.events": "tests/unit/collector/pilots/kpis/test_library.py",
     "collector.pilots.kpis.inputs": "tests/unit/collector/pilots/kpis/test_evaluate.py",
