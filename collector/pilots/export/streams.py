@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -234,7 +235,8 @@ class StreamRows:
             mine = [each for each in parts if name in each.columns]
             times = np.concatenate([each.times for each in mine]) if mine else np.empty(0, np.int64)
             values = np.concatenate([as_floats(each.columns[name]) for each in mine]) if mine else np.empty(0)
-            if (found := sums.changed(points, times, values, span)) is not None:
+            again = partial(sums.rollups, self._source, self._key, name, span)
+            if (found := sums.changed(points, times, values, span, again)) is not None:
                 self._findings.add_changed(f"{self.where}/{name}", found.why, span)
 
     def _ordered(self, parts: Sequence[_Part], span: Span) -> Batch:
