@@ -58,9 +58,10 @@ def export(files: tuple[Path, ...], store: Path, out: Path, published: datetime 
     from wire.clock import Clock
 
     plans = _plans(files)
-    day = published or datetime.fromtimestamp(Clock().now_ms() / 1000, UTC)
+    now_ms = Clock().now_ms()
+    day = published or datetime.fromtimestamp(now_ms / 1000, UTC)
     with closing(SqliteSource(store)) as source:
-        stored = Stored(source, peek(store), sums(store))
+        stored = Stored(source, peek(store), sums(store), now_ms)
         made = write(plans, stored, out, About(published=f"{day:%Y-%m-%d}", **about), __version__)
     for each in made.findings:
         click.echo(printable(f"{each.where}: {each.why}", 2_000), err=True)

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,16 @@ import msgspec
 from collector.ledger.ledger import Ledger
 from collector.pilots.export import tables
 from collector.pilots.export.croissant import About, croissant
-from collector.pilots.export.findings import NAME_NOT_VALID, Findings
+from collector.pilots.export.findings import NAME_NOT_VALID, REPORT_NOT_MADE, Findings
 from collector.pilots.export.parquet import Column, Written, arrow, write_file, write_table
 from collector.pilots.export.streams import StreamRows
-from collector.pilots.kpis.evaluate import evaluate
+from collector.pilots.report.assemble import assemble
+from collector.pilots.report.canonical_report import report_bytes
 from collector.store.group import Saved
 from collector.store.pruned import Sums
 from collector.store.source import Source
 from wire.codec import decode
-from wire.errors import ConfigError, WireError, unwritable
+from wire.errors import ConfigError, EdgebedError, TryAgain, WireError, unwritable
 from wire.messages import Birth, Field
 from wire.pilot.frozen import Opened
 from wire.topics import ID, NODE_ITSELF
@@ -40,6 +41,7 @@ class Stored:
     source: Source
     saved: Saved
     pruned: Sums
+    now_ms: int  # periods that end later are to come
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +123,7 @@ class _Export:
         self._table("exposure.parquet", tables.EXPOSURE_COLUMNS, exposure, "what was applied from when on")
         periods = [tables.batch(tables.PERIOD_COLUMNS, tables.period_rows(self._opened.plan))]
         self._table("periods.parquet", tables.PERIOD_COLUMNS, periods, "the schedule of the frozen plan")
-        kpis = [tables.batch(tables.KPI_COLUMNS, self._kpi_rows())]
-        self._table("kpis.parquet", tables.KPI_COLUMNS, kpis, "the KPIs of each period")
+        self._report()
         for envelope, opened in self._plans:
             file = f"plan-v{opened.plan.version}.plan.json"
             self._files.append(
@@ -171,20 +172,28 @@ class _Export:
         found = birth.devices.get(device)
         return found.streams[stream].fields if found and stream in found.streams else {}
 
-    def _kpi_rows(self) -> list[dict[str, Any]]:
-        frozen = self._opened.plan
+    def _report(self) -> None:
+        """Write the report and the KPIs of its periods, or note why there is none."""
         ledger = Ledger(self._stored.saved.marks, self._stored.saved.states)
         ledger.note_pruned(self._stored.pruned)
-        groups = frozen.plan.design.groups
-        machines = groups.machines if groups and frozen.plan.design.kind in ("parallel", "paired") else ("",)
-        return [
-            tables.kpi_row(kpi.id, kpi.unit, machine, asdict(each))
-            for kpi in frozen.plan.kpis
-            for machine in machines
-            for each in evaluate(
-                kpi, frozen.plan, frozen.schedule, self._stored.source, ledger, machine=machine
-            )
+        try:
+            versions = [opened for _, opened in self._plans]
+            report = assemble(versions, self._stored.source, ledger, self._stored.now_ms)
+        except TryAgain:
+            raise
+        except EdgebedError as error:  # such as too many rows in a period: the data are exported all the same
+            self._findings.add(REPORT_NOT_MADE, "report.json", str(error))
+            return
+        rows = [
+            tables.kpi_row(kpi.id, kpi.unit, msgspec.structs.asdict(each))
+            for kpi in report.kpis
+            for each in kpi.periods
         ]
+        kpis = [tables.batch(tables.KPI_COLUMNS, rows)]
+        self._table("kpis.parquet", tables.KPI_COLUMNS, kpis, "the KPIs of each period")
+        self._files.append(
+            write_file(self._root, "report.json", report_bytes(report), "the report of the pilot")
+        )
 
     def _about_it(self, streams: Sequence[Mapping[str, Any]]) -> None:
         """Write `export.json`, `croissant.json`, and the sums of all files."""

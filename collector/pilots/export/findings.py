@@ -14,6 +14,7 @@ from collector.store.source import ALL, Hole
 
 NOT_COMPARED = "not-compared"
 NAME_NOT_VALID = "name-not-valid"
+REPORT_NOT_MADE = "report-not-made"
 MAX_FOUND = 1_000  # that are listed
 
 

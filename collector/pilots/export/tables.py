@@ -189,13 +189,13 @@ def period_rows(plan: FrozenPlan) -> list[dict[str, Any]]:
     return rows
 
 
-def kpi_row(kpi: str, unit: str, machine: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """A KPI in one period; `found` has the fields of `PeriodValue`."""
+def kpi_row(kpi: str, unit: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """A KPI in one period; `found` has the fields of `PeriodFound`."""
     return {
         **found,
         "kpi": kpi,
         "unit": unit,
-        "machine": machine or None,
+        "machine": found["machine"] or None,
         "period": found["index"],
         "start": found["start_ms"] * 1000,
         "end": found["end_ms"] * 1000,

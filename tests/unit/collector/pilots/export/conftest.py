@@ -15,8 +15,10 @@ from collector.pilots.export.export import Made, Stored, write
 from collector.store.pruned import sums
 from collector.store.sqlite_source import SqliteSource
 from collector.store.store import peek
-from tests.unit.collector.pilots.kpis.stored_rows import Plant, a_plan, kpi, periods
+from tests.unit.collector.pilots.kpis.stored_rows import HOUR, T0, Plant, a_plan, kpi, periods
 from wire.pilot.frozen import FrozenPlan, Opened, envelope, read_signed
+
+NOW = T0 + 100 * HOUR
 
 Export = Callable[..., Made]
 
@@ -43,7 +45,7 @@ def exported(plant: Plant, tmp_path: Path) -> Export:
 
     def make(name: str, *plans: tuple[bytes, Opened], about: About | None = None) -> Made:
         with closing(SqliteSource(plant.folder)) as source:
-            stored = Stored(source, peek(plant.folder), sums(plant.folder))
+            stored = Stored(source, peek(plant.folder), sums(plant.folder), NOW)
             given = about or About(published="2027-04-01")
             return write(dict(plans or (opened(),)), stored, tmp_path / name, given, "0.1.0")
 

@@ -20,6 +20,7 @@ import zstandard
 from click.testing import CliRunner
 
 from collector.pilots.export import streams, tables
+from collector.pilots.report.canonical_report import read_report
 from collector.store.chunk import ChunkRows, pack
 from collector.store.clock_skew import Offset
 from collector.store.folder import day_files
@@ -201,6 +202,23 @@ def test_the_kpis_of_each_period_are_those_of_the_evaluation(
     assert found[0][4] == 359.0
 
 
+def test_the_report_is_that_of_the_same_store(
+    plant: Plant, exported: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.commit(plant.series({"parts": list(range(720))}))
+    exported("out", opened(hours=(0, 1, 2)))
+    report = read_report((tmp_path / "out/report.json").read_bytes())
+    assert report.plan_hash == opened(hours=(0, 1, 2))[1].hash
+    assert [each.value for each in report.kpis[0].periods] == [359.0, 360.0]
+    monkeypatch.setattr("collector.pilots.kpis.rows.MAX_ROWS", 100)
+    exported("large", opened(hours=(0, 1, 2)))
+    (found,) = about(tmp_path / "large")["findings"]
+    assert (found["code"], found["where"]) == ("report-not-made", "report.json")
+    assert "use shorter periods" in found["why"]
+    assert read(tmp_path / "large" / FILE, "select count(*) from '{}'") == [(720,)], "the rows are exported"
+    assert not (tmp_path / "large/report.json").exists()
+
+
 def test_the_same_data_give_the_same_bytes(
     plant: Plant, exported: Export, tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,7 +382,7 @@ def test_the_command_exports_beside_an_open_store(plant: Plant, tmp_path: Path) 
     before = {path.name: path.stat().st_mtime_ns for path in day_files(plant.folder)}
     done = CliRunner().invoke(command, words)
     assert done.exit_code == 0, (done.output, done.exception)
-    assert "9 files, 120 rows of streams" in done.output
+    assert "10 files, 120 rows of streams" in done.output
     assert {path.name: path.stat().st_mtime_ns for path in day_files(plant.folder)} == before, "it only reads"
     plant.commit(plant.series({"parts": [1, 2]}, start_ms=T0 + HOUR))
     (path,) = day_files(plant.folder)
