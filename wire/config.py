@@ -275,7 +275,7 @@ class _Walk:
         return self._leaf(node, kind, path, place)
 
     def _leaf(self, node: Node, kind: Any, path: KeyPath, place: Place) -> Any:
-        bare, _ = _strip(kind)
+        bare, metas = _strip(kind)
         if isinstance(node.value, float) and not math.isfinite(node.value):
             return self._wrong(path, place, f"{node.text} is not a finite number", kind)
         if get_origin(bare) is Literal and node.value not in get_args(bare):
@@ -286,6 +286,9 @@ class _Walk:
         try:
             return msgspec.convert(node.plain(), kind, dec_hook=self._hook)
         except msgspec.ValidationError as error:
+            form = next((each.description for each in metas if each.pattern and each.description), None)
+            if form is not None and "matching regex" in str(error):
+                return self._wrong(path, place, f"expected {form}, got {_show(node)}", kind)
             return self._wrong(path, place, _sentence(str(error), node), kind)
 
     def _bounded(self, value: Any, metas: list[Meta], path: KeyPath, place: Place) -> Any:

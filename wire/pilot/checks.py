@@ -69,8 +69,24 @@ def doubts(plan: Plan) -> Iterator[str]:
         others = len(groups.machines) - groups.treated
         if min(groups.treated, others) < MIN_MACHINES:
             yield f"{groups.treated} + {others} machines: the interval assumes that the machines are alike"
+    yield from _unused(plan)
     if plan.windows.baseline is None:
         yield "there is no baseline: nothing can be planned from it, and there are no placebo dates"
+
+
+def _unused(plan: Plan) -> Iterator[str]:
+    """What a plan has without an effect, or with a larger one than it seems."""
+    adjust, trial = plan.adjust, schedule(plan).trial
+    if plan.design.kind != "before-after" and (adjust.weekday or adjust.trend == "linear"):
+        yield f"adjust.weekday and adjust.trend are not used by a {plan.design.kind} design"
+    period_s = min(each.end_ms - each.start_ms for each in trial) / 1_000
+    if plan.design.washout_s > period_s / 2:
+        yield f"the wash-out of {plan.design.washout_s:g} s cuts most of a period of {period_s:g} s"
+    windows = [each for each in (plan.windows.baseline, plan.windows.trial) if each is not None]
+    for each in plan.exclude.times:
+        first, last = local_time(each.start), local_time(each.end)
+        if not any(first < local_time(of.end) and local_time(of.start) < last for of in windows):
+            yield f"exclude.times from {each.start} is outside of the baseline and the trial"
 
 
 def needs(what: Intervention) -> Iterator[str]:

@@ -86,3 +86,15 @@ FORMULAS: dict[str, Formula] = {
     "mtbf": Formula(TIME, {**_RUN}, {**_PLANNED}, estimand="ratio"),
     "mttr": Formula(TIME, {**_RUN}, {**_PLANNED}, estimand="ratio"),
 }
+
+# given number -> the smallest and largest that make sense
+GIVEN = {"ideal_s": (1e-6, 1e6), "within_s": (0.0, 2_592_000.0), "g_per_kwh": (1e-6, 1e6)}
+# words whose upper part is a number of events or parts, and may be compared as a count
+COUNTED = frozenset(word for word, each in FORMULAS.items() if each.estimand == "count") | {
+    "units-per-hour",
+    "quality-ratio",
+    "defect-rate",
+    "detection-sensitivity",
+    "detection-precision",
+    "on-time-share",
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,24 +14,40 @@ from wire.pilot.formulas import FORMULAS, Estimand
 PLAN_FORMAT = "edgebed-pilot/1"
 MAX_PERIODS = 500  # of a window: the schedule travels with the plan in one message
 
-Word = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}\Z")]
-Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,47}\Z")]
-NodeAddress = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}(/[a-z0-9][a-z0-9-]{0,31}){3}\Z")]
-# a node, or one of its devices
-Machine = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}(/[a-z0-9][a-z0-9-]{0,31}){3,4}\Z")]
-FieldPath = Annotated[
-    str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}/[a-z0-9][a-z0-9-]{0,31}/[a-z][a-z0-9_]{0,47}\Z")
-]
-EventPath = Annotated[str, Meta(pattern=r"^(_|[a-z0-9][a-z0-9-]{0,31})/[a-z0-9][a-z0-9-]{0,31}\Z")]
+_WORD = "[a-z0-9][a-z0-9-]{0,31}"
+_NAME = "[a-z][a-z0-9_]{0,47}"
+_WORD_FORM = "up to 32 characters of a-z, 0-9 and -"
+
+
+def _form(pattern: str, description: str, max_length: int | None = None) -> Meta:
+    """A text of this form; a mistake names the form by its `description`."""
+    return Meta(pattern=rf"^{pattern}\Z", description=description, max_length=max_length)
+
+
+Word = Annotated[str, _form(_WORD, _WORD_FORM)]
+Name = Annotated[str, _form(_NAME, "a name of a-z, 0-9 and _ that begins with a letter")]
+NodeAddress = Annotated[str, _form(f"{_WORD}(/{_WORD}){{3}}", "an address tenant/pilot/site/node")]
+Machine = Annotated[str, _form(f"{_WORD}(/{_WORD}){{3,4}}", "tenant/pilot/site/node, or one of its devices")]
+FieldPath = Annotated[str, _form(f"{_WORD}/{_WORD}/{_NAME}", "device/stream/field")]
+EventPath = Annotated[str, _form(f"(_|{_WORD})/{_WORD}", "device/name of an event")]
 Line = Annotated[str, Meta(min_length=1, max_length=300)]
-Unit = Annotated[str, Meta(max_length=64, pattern=r"^[!-~]*\Z")]
+Unit = Annotated[str, _form("[!-~]*", "a UCUM code such as kW.h, without spaces", max_length=64)]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 LocalTime = Annotated[
-    str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)?\Z")
-]  # in windows.tz
-Clock = Annotated[str, Meta(pattern=r"^(?:[01][0-9]|2[0-3]):[0-5][0-9]\Z")]
-Duration = Annotated[str, Meta(pattern=r"^(?:day|shift|[1-9][0-9]{0,5}(?:s|min|h))\Z")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    str,
+    _form(
+        "[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)?",
+        "a local time such as 2027-03-01 06:00, in the zone of windows.tz",
+    ),
+]
+Clock = Annotated[str, _form("(?:[01][0-9]|2[0-3]):[0-5][0-9]", "a time of the day such as 06:00")]
+Duration = Annotated[
+    str, _form("(?:day|shift|[1-9][0-9]{0,5}(?:s|min|h))", "day, shift, or a time such as 8h, 30min or 20s")
+]
+Sha256 = Annotated[str, _form("[0-9a-f]{64}", "64 hexadecimal digits")]
+ModelRef = Annotated[
+    str, _form("[a-z0-9][a-z0-9._-]{0,63}@[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", "name@version of a model")
+]
 Magnitude = Annotated[float, Meta(gt=0, le=1e9)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -74,9 +90,7 @@ class Intervention(_Part, kw_only=True, frozen=True):
     kind: Literal["model", "threshold", "set-point"]
     what: Text
     slot: Word | None = None
-    model: (
-        Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}@[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")] | None
-    ) = None
+    model: ModelRef | None = None
     sha256: Sha256 | None = None
     off_state: Literal["shadow"] = "shadow"
     parameter: Name | None = None
@@ -268,19 +282,24 @@ def load(path: Path, *more: config.Check[Plan]) -> Plan:
     Raises:
         ConfigError: it cannot be used; lists every mistake with its line.
     """
-    from wire.pilot.checks import check
-
-    def every(plan: Plan, marks: config.Marks) -> Iterator[config.Mistake]:
-        mistakes = list(check(plan, marks))
-        yield from mistakes
-        for each in () if mistakes or marks.found else more:  # placeholders name what the user did not write
-            yield from each(plan, marks)
-
-    return config.load(path, Plan, every)
+    return config.load(path, Plan, _every(more))
 
 
 def parse(text: str, name: str) -> Plan:
     """Like `load`, for a text; `name` is printed in front of each mistake. Raises as `load`."""
-    from wire.pilot.checks import check
+    return config.parse(text, Plan, name=name, folder=Path(), check=_every(()))
 
-    return config.parse(text, Plan, name=name, folder=Path(), check=check)
+
+def _every(more: Iterable[config.Check[Plan]]) -> config.Check[Plan]:
+    """All checks; those after the first need a plan without other mistakes."""
+    from wire.pilot.checks import check
+    from wire.pilot.contradictions import contradictions
+
+    def every(plan: Plan, marks: config.Marks) -> Iterator[config.Mistake]:
+        for each in (check, contradictions, *more):
+            mistakes = list(each(plan, marks))
+            yield from mistakes
+            if mistakes or marks.found:  # placeholders name what the user did not write
+                return
+
+    return every

@@ -238,13 +238,13 @@ async def test_a_plan_that_its_nodes_cannot_answer_is_refused_with_its_line(fold
             "windows.baseline: arm/joints/j1 (a)", "windows.baseline: arm/joints/j1 (b)",
         ]  # fmt: skip
         assert all(" of 20 periods, and 20 are needed" in line for line in found)
-        machines = f"[{NODE}/arm, {NODE}/leg, {NODE}, {bare}]"
+        machines = f"[{NODE}/leg, {bare}, {NODE}1, {NODE}2]"
         groups = f"groups: {{treated: 2, machines: {machines}}}"
         parallel = compared[0], f"kind: parallel, unit: 1s, periods: 20, seed: 7, {groups}"
-        found = await mistakes(parallel, (f"[{NODE}]", f"[{NODE}, {bare}]"))
+        found = await mistakes(parallel, (f"[{NODE}]", f"[{NODE}, {bare}, {NODE}1, {NODE}2]"))
         assert [line for line in found if "machines" in line] == [
-            f"design.groups.machines.1: {NODE}/leg has no 'leg/joints/j1'",
-            f"design.groups.machines.3: {bare} has no 'arm/joints/j1'",
+            f"design.groups.machines.0: {NODE}/leg has no 'leg/joints/j1'",
+            f"design.groups.machines.1: {bare} has no 'arm/joints/j1'",
         ]
         refused = await ask("freeze", plan, "--key", folder / "acme.key")
         assert isinstance(refused.exception, ConfigError)

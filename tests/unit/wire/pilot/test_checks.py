@@ -40,6 +40,8 @@ def test_four_plans_are_ready() -> None:
     assert len(READY) == 4
 
 
+FOUR = [f"acme/p1/s1/n{at}" for at in (1, 2, 3, 4)]
+ON_FOUR = ("[acme/p1/s1/n1, acme/p1/s1/n2]", f"[{', '.join(FOUR)}]")
 PARALLEL = "kind: parallel, unit: 8h, periods: 20, seed: 1, groups: {machines: "
 
 CASES: list[tuple[tuple[str, str], str]] = [
@@ -186,12 +188,19 @@ def test_what_weakens_a_plan_is_a_doubt_and_not_a_mistake() -> None:
     found = " ".join(doubts(parse(text, "pilot.yaml")))
     for part in ("14 periods leave no room", "never judged 'not met'", "no baseline"):
         assert part in found
-    three = changed(
-        (
-            SWITCHBACK,
-            PARALLEL + "[acme/p1/s1/n1/a, acme/p1/s1/n1/b, acme/p1/s1/n2/a, acme/p1/s1/n2/b], treated: 2}",
-        )
+    text = changed(
+        ("washout_s: 60, carry_over_s: 60", "washout_s: 20000"),
+        ("kpis:", "adjust: {trend: linear}\nkpis:"),
+        ("kpis:", "exclude: {times: [{from: 2026-03-02, to: 2026-03-03, why: x}]}\nkpis:"),
     )
+    found = " ".join(doubts(parse(text, "pilot.yaml")))
+    for part in (
+        "cuts most of a period",
+        "adjust.trend are not used",
+        "from 2026-03-02 is outside",
+    ):
+        assert part in found
+    three = changed((SWITCHBACK, f"{PARALLEL}[{', '.join(FOUR)}], treated: 2}}"), ON_FOUR)
     assert "2 + 2 machines: the interval assumes" in " ".join(doubts(parse(three, "pilot.yaml")))
 
 

@@ -129,7 +129,7 @@ def test_wash_out_and_settling_are_cut_from_the_trial_alone() -> None:
 
 
 def test_a_parallel_design_treats_the_drawn_machines_from_the_drawn_start() -> None:
-    machines = [f"acme/p1/s1/n1/m{at}" for at in range(8)]
+    machines = [f"acme/p1/s1/n{at}" for at in range(8)]
     groups = f"{{machines: [{', '.join(machines)}], treated: 4, starts: [2027-03-02, 2027-03-03]}}"
     made = plan(
         (
@@ -137,6 +137,7 @@ def test_a_parallel_design_treats_the_drawn_machines_from_the_drawn_start() -> N
             f"kind: parallel, unit: day, periods: 20, seed: 7, groups: {groups}",
         ),
         ("2027-03-01 06:00, to: 2027-03-07 22:00", "2027-03-01, to: 2027-03-21"),
+        ("[acme/p1/s1/n1, acme/p1/s1/n2]", f"[{', '.join(machines)}]"),
     )
     found = schedule(made)
     assert found.treated == drawn_machines(7, tuple(machines), 4)

@@ -29,7 +29,9 @@ LEVEL = "formula: mean(level)\n    from: {level: {field: cell/production/level}}
 BEFORE_AFTER = "kind: before-after, unit: 1h, periods: 20"
 MACHINES = [f"{NODE}/m{machine}" for machine in range(8)]
 GROUPS = "unit: 1h, periods: 20, seed: 7, groups: {machines: ["
-PARALLEL = f"kind: parallel, {GROUPS}{', '.join(MACHINES[:4])}], treated: 2}}"
+FOUR = [NODE, *(f"acme/trial/hall/cell-1{at}" for at in (1, 2, 3))]
+PARALLEL = f"kind: parallel, {GROUPS}{', '.join(FOUR)}], treated: 2}}"
+ON_FOUR = (f"[{NODE}]", f"[{', '.join(FOUR)}]")
 PAIRED = f"kind: paired, {GROUPS}{', '.join(MACHINES)}]}}"
 MODEL = "kind: model\n  what: {en: a, ko: b}\n  slot: anomaly\n  model: m@1.0.0\n  sha256: " + "a" * 64
 THRESHOLD = (
@@ -135,11 +137,11 @@ def test_the_values_of_a_store_are_planned(plant: Plant) -> None:
 
 
 def test_each_machine_of_a_store_has_its_own_values(plant: Plant) -> None:
-    for machine in range(4):
+    for machine in range(8):
         fill(plant, [1.0 + machine] * 3, path=f"m{machine}/production", per=1_200_000)
-    found = stored(plant, hourly(design=PARALLEL), now=3)
+    found = stored(plant, hourly((THRESHOLD, MODEL), design=PAIRED), now=3)
     means = {name: each[0].value for name, each in found.kpis["stops"].items()}
-    assert means == {name: 1.0 + machine for machine, name in enumerate(MACHINES[:4])}
+    assert means == {name: 1.0 + machine for machine, name in enumerate(MACHINES)}
 
 
 # --- what can be shown
@@ -224,7 +226,7 @@ def test_guardrails_that_no_pilot_can_show_are_named() -> None:
 def test_counts_say_how_many_events_are_expected() -> None:
     """About one event a period: a halving is not shown by 20 periods."""
     events = np.random.default_rng(4).poisson(1.0, HOURS)
-    made = seen(hourly((LEVEL, f"{LEVEL}\n    estimand: count")), events)
+    made = seen(hourly((LEVEL, LEVEL.replace("mean(", "delta(") + "\n    estimand: count")), events)
     assert made.is_refused
     expected = (
         f"about {events.mean() * 10 * 1.5:.0f} events are expected in both arms together; 20 are the least"
@@ -242,17 +244,17 @@ def test_a_value_of_0_is_planned_as_a_ratio_or_refused() -> None:
 
 def test_machines_are_planned_by_their_differences() -> None:
     found = [(1 + machine) * levels(seed=machine) for machine in range(4)]
-    made = seen(hourly((TARGET, "target: {min: 0, effect: 0.3}"), design=PARALLEL), *found)
+    made = seen(hourly((TARGET, "target: {min: 0, effect: 0.3}"), ON_FOUR, design=PARALLEL), *found)
     assert (made.of, made.planned) == ("machines", 4)
     assert made.power > 0.8
     assert any("2 + 2 machines show an effect of 30.0% in" in each for each in made.sentences)
     assert any("ask for 4 + 4 machines" in note for note in made.notes)
-    small = seen(hourly((TARGET, "target: {min: 0, effect: 0.07}"), design=PARALLEL), *found)
+    small = seen(hourly((TARGET, "target: {min: 0, effect: 0.07}"), ON_FOUR, design=PARALLEL), *found)
     assert small.kpis[0].needed is not None
     assert any(f"you need {small.kpis[0].needed // 2} + " in each for each in small.sentences)
     found[2][:] = np.nan
-    with pytest.raises(NotPlannable, match=f"{NODE}/m2: 0 periods with data"):
-        seen(hourly(design=PARALLEL), *found)
+    with pytest.raises(NotPlannable, match=f"{FOUR[2]}: 0 periods with data"):
+        seen(hourly(ON_FOUR, design=PARALLEL), *found)
 
 
 def test_model_against_rule_is_planned_by_the_means_of_machines() -> None:

@@ -17,7 +17,7 @@ from collector.pilots.planning.power import OfPairs, OfPhases, Power, t_power
 from tests.unit.collector.pilots.planning.pilots import DESIGN, KPI, correlated, plan, used
 
 Draw = np.random.Generator
-MACHINES = [f"acme/p1/s1/n{1 + at // 4}/m{at % 4}" for at in range(8)]
+MACHINES = [f"acme/p1/s1/n{at}" for at in range(8)]
 RATIO = "formula: defect-rate\n    from: {parts: {field: a/b/p}, rejects: {field: a/b/r}}\n    unit: '1'"
 COUNT = "formula: stops\n    from: {running: {field: a/b/running}}\n    unit: '1'"
 
@@ -160,6 +160,8 @@ def test_machines_are_met_as_often_as_planned(rho: float) -> None:
     groups = f"groups: {{machines: [{', '.join(MACHINES)}], treated: 4}}"
     change = (DESIGN, f"kind: parallel, unit: 8h, periods: 20, seed: 7, {groups}")
 
+    nodes = ("[acme/p1/s1/n1, acme/p1/s1/n2]", f"[{', '.join(MACHINES)}]")
+
     def values(periods: int) -> np.ndarray:
         common = 2 * correlated(drawn, (1, periods), 0.8)
         return 0.15 * (correlated(drawn, (8, periods), rho) + common + drawn.standard_normal((8, 1)))
@@ -168,7 +170,7 @@ def test_machines_are_met_as_often_as_planned(rho: float) -> None:
     for _ in range(6):
         rows = 100 * np.exp(values(200))
         found = {name: used(row) for name, row in zip(MACHINES, rows, strict=True)}
-        planned.append(power(found, "min: 0, effect: 0.1", change).of(8, 0.1, 0.0))
+        planned.append(power(found, "min: 0, effect: 0.1", change, nodes).of(8, 0.1, 0.0))
 
     def one() -> Result:
         rows = values(220)
