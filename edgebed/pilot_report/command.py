@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from collector.pilots.report.document import Report
     from wire.pilot.frozen import Opened
 
+Form = Literal["json", "html", "pdf"]
+Lang = Literal["en", "ko"]
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("file", type=_file)
+@click.argument("file", type=_file, required=False)
 @click.option(
     "--after", "older", type=_file, multiple=True, help="An earlier version; repeat it for several."
 )
@@ -40,17 +42,36 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--trust", "trusted", type=_file, multiple=True, help="With --store: public key that must have signed."
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as JSON.")
+@click.option("--from", "given", type=_file, help="Instead of FILE: a report as JSON that was made before.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the report: .json, .html or .pdf."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["json", "html", "pdf"]),
+    help="Form of --out; by default that of its ending, else JSON.",
+)
+@click.option(
+    "--lang",
+    type=click.Choice(["en", "ko"]),
+    default="en",
+    help="Language of HTML and PDF.",
+    show_default=True,
+)
 @click.option("--recompute", type=_file, help="With --store: a report that is made again and compared.")
 def report(
-    file: Path,
+    file: Path | None,
     older: tuple[Path, ...],
     store: Path | None,
     url: str | None,
     token_file: Path | None,
     until_text: str | None,
     trusted: tuple[Path, ...],
+    given: Path | None,
     out: Path | None,
+    form: Form | None,
+    lang: Lang,
     recompute: Path | None,
 ) -> None:
     """Report on the pilot of FILE, a frozen plan: did it work?
@@ -58,10 +79,21 @@ def report(
     With --store, everything is computed from the stored rows; a collector may be running beside it. With
     --url, the running collector does it. Prints the answer, each KPI, and what a reader must know.
 
+    With --from, a report that was made before is written in another form or language.
+
     With --recompute, the report is made once more as of the same moment and compared byte for byte.
 
     Exit code 0 when a report was made, whatever its verdict; 3 when a recomputed report differs.
     """
+    if form is not None and out is None:
+        raise click.UsageError("--format needs --out: the file to write")
+    if given is not None:
+        if file or older or store or url or until_text or trusted or recompute:
+            raise click.UsageError("--from takes --out, --format and --lang alone")
+        _print(_read(given), out, form, lang)
+        return
+    if file is None:
+        raise click.UsageError("name FILE, a frozen plan, or --from")
     if (store is None) is (url is None):
         raise click.UsageError("name --store or --url, one of them")
     if store is None and (recompute is not None or trusted):
@@ -79,7 +111,7 @@ def report(
         if url
         else _made(store, versions, until_text)
     )
-    _print(made, out)
+    _print(made, out, form, lang)
 
 
 def _versions(file: Path, older: Sequence[Path], trusted: Sequence[Path]) -> list[Opened]:
@@ -130,18 +162,39 @@ def _of_collector(url: str, token_file: Path | None, newest: Opened, until_text:
     return found
 
 
-def _print(made: Report, out: Path | None) -> None:
-    from collector.pilots.report.canonical_report import report_bytes
+def _read(given: Path) -> Report:
+    from edgebed.pilot_report.make import read_file
+
+    return read_file(given)[1]
+
+
+def _print(made: Report, out: Path | None, form: Form | None, lang: Lang) -> None:
     from edgebed.pilot_report.answer import lines
 
     for line in lines(made):
         click.echo(printable(line, 2_000))
     if out is not None:
         try:
-            out.write_bytes(report_bytes(made))
+            out.write_bytes(_as_file(made, form or _form_of(out), lang))
         except OSError as error:
             raise unwritable(str(out), error) from error
         click.echo(f"{out}: written")
+
+
+def _form_of(out: Path) -> Form:
+    ending = out.suffix.lower()
+    return "html" if ending == ".html" else "pdf" if ending == ".pdf" else "json"
+
+
+def _as_file(made: Report, form: Form, lang: Lang) -> bytes:
+    from collector.pilots.report.canonical_report import report_bytes
+    from collector.pilots.report.pages import page
+    from collector.pilots.report.pages.pdf import pdf
+
+    if form == "json":
+        return report_bytes(made)
+    html = page(made, lang)
+    return pdf(html) if form == "pdf" else html.encode()
 
 
 def _recompute(given: Path, store: Path, versions: Sequence[Opened]) -> None:

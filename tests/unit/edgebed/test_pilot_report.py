@@ -144,3 +144,40 @@ def test_a_report_on_the_way_has_no_verdict(tmp_path: Path, pilot: PlayedPilot) 
     done = run(tmp_path, "--until", "2026-11-23 08:20")
     assert done.output.splitlines()[1] == "not shown: the trial is not over"
     assert "on 7.97" in done.output or "on 8.0" in done.output
+
+
+@pytest.mark.parametrize(("name", "more"), [("report.html", []), ("report.txt", ["--format", "html"])])
+def test_the_report_as_a_page_also_from_a_file(
+    tmp_path: Path, pilot: PlayedPilot, name: str, more: list[str]
+) -> None:
+    out = tmp_path / name
+    assert run(tmp_path, "--out", tmp_path / "report.json").exit_code == 0
+    assert run(tmp_path, "--out", out, "--lang", "ko", *more).exit_code == 0
+    direct = out.read_text()
+    assert direct.startswith("<!doctype html>")
+    assert "목표 달성" in direct
+    words = ["pilot", "report", "--from", tmp_path / "report.json", "--out", out, "--lang", "ko", *more]
+    done = CliRunner().invoke(command, list(map(str, words)))
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[1] == "met"
+    assert out.read_text() == direct
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--from", "report.json", "--url", "http://localhost:1"], "--from takes --out, --format and --lang"),
+        (["--from", "report.json", "--format", "html"], "--format needs --out"),
+        (["--url", "http://localhost:1"], "name FILE"),
+        (["--from", "other.json"], "other.json: it is not a report of a pilot"),
+    ],
+)
+def test_words_of_a_page_that_do_not_fit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.json").write_text("{}")
+    (tmp_path / "other.json").write_text('{"format": "other"}')
+    done = CliRunner().invoke(command, ["pilot", "report", *words])
+    assert done.exit_code != 0
+    assert said in " ".join(f"{done.output} {done.exception}".split())

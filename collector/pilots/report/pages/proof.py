@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 
 import msgspec
 
-from collector.pilots.report.document import Custody, Finding, KpiReport, PlanVersion, Variant
+from collector.pilots.report.document import Custody, Finding, KpiReport, PlanVersion, Report, Variant
 from collector.pilots.report.pages import figures
 from collector.pilots.report.pages.markup import SPACE, Markup, join, tag
 from collector.pilots.report.pages.tables import section, table
@@ -185,14 +186,25 @@ def recompute(view: View) -> Markup:
         ("until", view.times.at(report.until_ms, "%Y-%m-%d %H:%M:%S")),
     ]
     rows = [join(tag("dt", view.texts(f"fact.{key}")), tag("dd", value)) for key, value in facts]
-    command = f"edgebed pilot report {report.pilot}.plan.json --recompute {report.pilot}.report.json"
     return section(
         view,
         "recompute",
         tag("dl", *rows, class_="facts"),
         tag("p", view.texts("recompute.text")),
-        tag("pre", command),
+        tag("pre", command(report)),
     )
+
+
+def command(report: Report) -> str:
+    """The command that computes the report again, with the names that `freeze` and `amend` give."""
+    names = ["" if each.version == 1 else f"-v{each.version}" for each in report.versions] or [""]
+    older, newest = (
+        [f"{report.pilot}{name}.plan.json" for name in part] for part in (names[:-1], names[-1:])
+    )
+    words = ["edgebed", "pilot", "report", *newest]
+    words += [word for name in older for word in ("--after", name)]
+    # quoted: somebody pastes it into a shell, and a report may come from anybody
+    return shlex.join([*words, "--store", "STORE", "--recompute", "report.json"])
 
 
 def sources(view: View) -> Markup | None:

@@ -187,6 +187,18 @@ def test_labels_of_an_energy_kpi() -> None:
     assert "CV(RMSE) 12.3%, NMBE −1.0%, 독립 구간 17.5개에 해당, 시간 단위 한계(30%, 10%) 이내" in shown
 
 
+def test_the_command_computes_the_report_again_and_is_safe_to_paste(switchback: Report) -> None:
+    first = switchback.versions[0]
+    amended = msgspec.structs.replace(
+        switchback, pilot="a; rm -r x", versions=(first, msgspec.structs.replace(first, version=2))
+    )
+    shown = next(tree(page(amended, "en")).iter("pre")).text
+    assert shown == (
+        "edgebed pilot report 'a; rm -r x-v2.plan.json' --after 'a; rm -r x.plan.json' "
+        "--store STORE --recompute report.json"
+    )
+
+
 # --- the table and the charts
 
 
