@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from collector.pilots.effects import Refused, Result, before_after, clusters, counts, ratios, switchback
+from collector.pilots.effects import (
+    Refused,
+    Result,
+    before_after,
+    clusters,
+    counts,
+    energy,
+    ratios,
+    switchback,
+)
 from collector.pilots.effects import parallel as machines
 from collector.pilots.effects.effect import Effect
 from collector.pilots.effects.phases import LEAST_PERIODS, Trend
@@ -125,7 +134,7 @@ def _before_after(
     values, alpha = measured.whole, plan.analysis.alpha
     times = [numbered(schedule)[each.index] for each in values]
     if measured.kpi.compared == "mean" or not relative:
-        return before_after.effect(
+        found = before_after.effect(
             column(values, "value"),
             on,
             times=times,
@@ -134,8 +143,22 @@ def _before_after(
             alpha=alpha,
             relative=relative,
         )
+        if not isinstance(found, Effect) or measured.kpi.kpi_class != "E":
+            return found
+        return replace(found, extras={**found.extras, **_energy_labels(plan, schedule, measured)})
     above, below = (column(values, part) for part in _PARTS)
     return before_after.ratio(above, below, on, times=times, trend=trend, alpha=alpha)
+
+
+def _energy_labels(plan: Plan, schedule: Schedule, measured: Measured) -> dict[str, float | str]:
+    """How well the weekdays and covariates of the plan explain the baseline of an energy KPI."""
+    kept = [at for at, each in enumerate(measured.whole) if each.phase == "baseline"]
+    values, *columns = (
+        [several[at] for at in kept]
+        for several in (column(measured.whole, "value"), *columns_of(plan, measured))
+    )
+    period = schedule.periods[0]
+    return energy.labels(values, columns, period_h=(period.end_ms - period.start_ms) / 3_600_000)
 
 
 def columns_of(plan: Plan, measured: Measured) -> list[Column]:
