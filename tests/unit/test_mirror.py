@@ -91,7 +91,6 @@ COVERED_BY = {
     "collector.pilots.kpis.rows": "tests/unit/collector/pilots/kpis/test_evaluate.py",
     "collector.pilots.kpis.sums": "tests/unit/collector/pilots/kpis/test_evaluate.py",
     "collector.pilots.kpis.steps": "tests/unit/collector/pilots/kpis/test_evaluate.py",
-    "collector.pilots.report.analysis": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.report.canonical_report": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.report.custody": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.report.exposure": "tests/unit/collector/pilots/report/test_assemble.py",
