@@ -57,7 +57,7 @@ drill: $(VENV)/.dev  ## 1,000 rounds of all faults on both brokers; about an hou
 bench: $(VENV)/.dev  ## the figures of README.md, compared side by side, into bench/results.md
 	$(PY) -m bench
 
-evidence: $(VENV)/.dev  ## whether the intervals of pilots hold the truth, into bench/evidence.md; 5 to 25 minutes
+evidence: $(VENV)/.dev  ## whether the intervals of pilots hold the truth, into bench/evidence.md; 7 minutes of CPU time
 	OPENBLAS_NUM_THREADS=1 $(PY) -m bench.evidence
 
 clean:
