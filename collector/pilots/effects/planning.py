@@ -20,6 +20,7 @@ LEAST_POWER = 0.5  # a plan below it is refused
 ASKED_POWER = 0.8  # a plan below it is marked
 ASKED_PERIODS = 20  # of a switchback: some are lost, 6 pairs must be left
 LONGEST = 280  # periods of a trial that the search goes up to
+_LARGEST_TIMES = 1e6
 _FACTOR = 7.85  # (1.96 + 0.84)^2: 95 % interval, power 80 %
 LADDER = (20, 24, 28, 35, 42, 49, 56, 70, 84, 98, 126, 168, 210, LONGEST)
 
@@ -90,7 +91,7 @@ def noise(
 
 def switchback_pairs(step_sd: float, effect: float) -> int:
     """The pairs that show an effect with a power of 80 %, from the sd of neighbouring differences."""
-    return max(switchback.LEAST_PAIRS, math.ceil(_FACTOR * (step_sd / effect) ** 2 + 2))
+    return max(switchback.LEAST_PAIRS, math.ceil(_FACTOR * _times(step_sd, effect) ** 2 + 2))
 
 
 def log_size(share: float, sign: Literal[1, -1]) -> float:
@@ -100,8 +101,13 @@ def log_size(share: float, sign: Literal[1, -1]) -> float:
 
 def before_after_periods(sd: float, effect: float, correlation: float) -> int:
     """About how many periods a phase the rule needs for a power of 80 %; `before_after_plan` simulates it."""
-    periods = 35 * (sd / effect) ** 2 * (1 + correlation) / (1 - correlation)
+    periods = 35 * _times(sd, effect) ** 2 * (1 + correlation) / max(1 - correlation, 1e-3)
     return math.ceil(max(phases.LEAST_PERIODS, periods + (10 if periods < 60 else 0)))
+
+
+def _times(sd: float, effect: float) -> float:
+    """How many times the noise is as large as the effect; a million is more than any pilot can show."""
+    return sd / effect if effect > sd / _LARGEST_TIMES else _LARGEST_TIMES
 
 
 def before_after_power(
