@@ -306,7 +306,7 @@ async def test_the_page_and_its_files(site: tuple[Collector, Get]) -> None:
 
 async def test_the_event_stream_sends_rows_after_their_commit(site: tuple[Collector, Get]) -> None:
     collector, _ = site
-    documented = set(re.findall(r"^\| `(\w+)` \|", DOCS, re.MULTILINE))
+    documented = set(re.findall(r"^\| `(\w+)` \|", section_of("stream"), re.MULTILINE))
     reader, writer = await asyncio.open_connection("127.0.0.1", collector.socket.getsockname()[1])
     writer.write(f"GET /api/v1/stream?node={NODE}&device=arm HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     seen: dict[str, Any] = {}
