@@ -8,7 +8,7 @@ SETUP_FILES := pyproject.toml hatch_build.py deploy/venv.sh $(wildcard collector
 
 $(VENV)/.demo: $(SETUP_FILES)
 	@echo "Setting up $(VENV) (once; a minute or two) ..." >&2
-	@sh deploy/venv.sh $(VENV) demo
+	@sh deploy/venv.sh $(VENV) demo,export,report
 	@touch $@
 
 $(VENV)/.dev: $(SETUP_FILES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime
 from pathlib import Path
 
 from collector.ledger.ledger import Ledger
@@ -13,7 +12,7 @@ from collector.pilots.kpis.evaluate import PeriodValue
 from collector.pilots.planning.baseline import BaselineValues, baseline_values
 from wire.errors import ConfigError, EdgebedError
 from wire.pilot.plan import Plan
-from wire.pilot.schedule import time_zone
+from wire.pilot.schedule import local_text, time_zone
 
 _MOST_BYTES = 1_000_000
 _MOST_LINES = 20
@@ -84,8 +83,7 @@ def left_out(plan: Plan, values: BaselineValues) -> Iterator[str]:
     zone = time_zone(plan.windows.tz)
     for machine, found in values.kpis[plan.primary.id].items():
         lines = [
-            f"{machine} {datetime.fromtimestamp(each.start_ms / 1_000, zone):%Y-%m-%d %H:%M} "
-            f"{each.status}: {each.code} {each.why}".strip()
+            f"{machine} {local_text(each.start_ms, zone)} {each.status}: {each.code} {each.why}".strip()
             for each in found
             if each.status != "used" and each.end_ms
         ]

@@ -230,7 +230,8 @@ def status(file: Path, url: str | None, token_file: Path | None, as_json: bool, 
         click.echo(outline(opened.plan))
         click.echo(f"hash {opened.hash}")
         click.echo(f"{counted(len(opened.signatures), 'signature')}")
-        click.echo(f"now: {progress(opened.plan, now_ms)}")
+        if not follow:
+            click.echo(f"now: {progress(opened.plan, now_ms)}")
         for each in nodes:
             click.echo(printable(_node_line(each, opened.hash), 2_000))
     if any((each["reported"] or {}).get("active") != opened.hash for each in nodes):

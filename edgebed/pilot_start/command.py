@@ -18,12 +18,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("name", type=click.Choice(PILOTS), default="eco-driving")
+@click.argument("name", metavar="[NAME]", type=click.Choice(PILOTS), default=PILOTS[0])
 @click.option(
     "--trust",
     type=_FILE,
-    required=True,
-    help="Public key that signs your plans, as `edgebed key signing` writes it.",
+    help="Public key that signs your plans; `edgebed key signing acme.key` makes acme.pem.  [required]",
 )
 @click.option(
     "--folder",
@@ -39,11 +38,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True, help="Same seed, same chance."
 )
 @click.option("--no-effect", is_flag=True, help="The change does nothing: a right report shows no effect.")
-def demo(name: str, trust: Path, folder: Path, port: int, seed: int, no_effect: bool) -> None:
-    """Run a simulated site for the pilot NAME until Ctrl-C: a device, a node, a broker and a collector.
+def demo(name: str, trust: Path | None, folder: Path, port: int, seed: int, no_effect: bool) -> None:
+    """Run a simulated site for a pilot until Ctrl-C: a device, a node, a broker and a collector.
 
-    Its node follows plans that the key of --trust signed. Go on in another terminal: `edgebed pilot draft`.
+    NAME is eco-driving (default), joint-maintenance, ward-alarms or crossing-safety. The node follows plans
+    that the key of --trust signed. Go on in another terminal: `edgebed pilot draft`.
     """
+    if trust is None:
+        raise click.UsageError("make a key with `edgebed key signing acme.key`, then add --trust acme.pem")
     from edgebed import signals
     from edgebed.pilot_start.site import DEMOS, run
 

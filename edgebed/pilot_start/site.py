@@ -16,40 +16,51 @@ _BROKER = ("--option", "broker_url={broker}")
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """A ready pilot: its node with simulators, and for how many seconds the condition of its plant lasts."""
+    """A ready pilot, with the node and the simulators of its site.
 
-    agent: AgentSetup
+    `unit_s` is a period that is long enough for its change; the condition of its plant lasts `trial_s`.
+    """
+
+    pilot: str
     title: str
+    agent: AgentSetup
+    unit_s: int = 20
     trial_s: int = 20
 
 
-DEMOS = {
-    "eco-driving": Demo(
-        AgentSetup("car-01", "pilots/nodes/car-01.yaml", "trip", "trip", options=_BROKER),
+_DEMOS = (
+    Demo(
+        "eco-driving",
         "an electric car whose trip computer can advise a speed",
-        60,
+        AgentSetup("car-01", "pilots/nodes/car-01.yaml", "trip", "trip", options=_BROKER),
+        unit_s=10,
+        trial_s=60,
     ),
-    "joint-maintenance": Demo(
+    Demo(
+        "joint-maintenance",
+        "a robot cell with a model that watches the joints",
         AgentSetup(
             *("cobot-01", "pilots/nodes/cobot-01.yaml", "arm", "opcua-cell"),
             options=_BROKER,
             further={"cell": []},
         ),
-        "a robot cell with a model that watches the joints",
     ),
-    "ward-alarms": Demo(
+    Demo(
+        "ward-alarms",
+        "a bedside monitor with a model that judges its alarms",
         AgentSetup(
             *("bed-01", "pilots/nodes/bed-01.yaml", "monitor", "hl7"),
             options=("--option", "ward=true"),
             further={"ward": ["ward", *_BROKER]},
         ),
-        "a bedside monitor with a model that judges its alarms",
     ),
-    "crossing-safety": Demo(
-        AgentSetup("signal-01", "pilots/nodes/signal-01.yaml", "signal", "signal", options=_BROKER),
+    Demo(
+        "crossing-safety",
         "the signal of a crossing",
+        AgentSetup("signal-01", "pilots/nodes/signal-01.yaml", "signal", "signal", options=_BROKER),
     ),
-}
+)
+DEMOS = {each.pilot: each for each in _DEMOS}
 
 
 async def run(
@@ -76,7 +87,9 @@ async def run(
         node = installation.node(agent.name)
         say(f"starting {demo.title}: {node}")
         await installation.until("every device is read", partial(_is_read, installation, node, demo), READY_S)
-        say(f"it runs: its rows are stored, and {installation.url} shows it")
+        say(f"it runs, and its rows are stored: {installation.url}  (Ctrl-C ends everything)")
+        words = f"--like {demo.pilot} --unit {demo.unit_s}s --periods 24 --washout 2 --url {installation.url}"
+        say(f"go on in another terminal: edgebed pilot draft {words} -o pilot.yaml")
         await asyncio.Event().wait()
 
 

@@ -87,7 +87,13 @@ def _printed() -> Iterator[tuple[str, str]]:
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "configs").glob("*.yaml")]
     begin = r"^(?:    |      - run: |#   |# [^:]*:  )(edgebed .*)$"
     for page in sorted(set(pages) - {PAGE}):
-        for line in re.findall(begin, page.read_text(), re.MULTILINE):
+        text = page.read_text()
+        pasted = "".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).replace(
+            "\\\n", " "
+        )
+        for line in re.findall(begin, text, re.MULTILINE) + re.findall(
+            r"^(edgebed .*)$", pasted, re.MULTILINE
+        ):
             for one in re.split(r"\s&\s*|\s{2,}and\s+|\s{2,}\(|\s#\s|\s>\s", line):
                 if one.startswith("edgebed "):
                     yield page.name, one.strip()
