@@ -70,7 +70,6 @@ def write(plans: Mapping[bytes, Opened], stored: Stored, out: Path, about: About
         raise unwritable(str(out), error) from error
     try:
         found = _Export(ordered, stored, made, about, software).written()
-        made.chmod(0o755)
         _sync(made)
         made.rename(out)
     except OSError as error:

@@ -23,7 +23,7 @@ from wire.messages import Field
 from wire.topics import FIELD
 
 MAX_BYTES = 64 * 1024 * 1024  # of the rows that are sorted at once
-ROWS = 200_000  # that are asked for at once
+ROWS = 50_000  # that are asked for at once
 _EXACT = 2**53
 _KINDS: Mapping[str, Kind] = {"i64": "int", "bool": "bool", "str": "text", "json": "text"}
 

@@ -384,6 +384,7 @@ def test_the_command_exports_beside_an_open_store(plant: Plant, tmp_path: Path) 
     assert done.exit_code == 0, (done.output, done.exception)
     assert "10 files, 120 rows of streams" in done.output
     assert {path.name: path.stat().st_mtime_ns for path in day_files(plant.folder)} == before, "it only reads"
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700, "only its owner reads it"
     plant.commit(plant.series({"parts": [1, 2]}, start_ms=T0 + HOUR))
     (path,) = day_files(plant.folder)
     again = CliRunner().invoke(command, words)

@@ -40,6 +40,18 @@ def test_too_many_rows_at_one_moment_are_refused_not_held(
             list(rows.batches())
 
 
+def test_a_few_rows_are_read_at_a_time(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "ROWS", 30)
+    for each in plant.series({"parts": list(range(360))}, batch=10):
+        plant.commit([each])
+    with closing(SqliteSource(plant.folder)) as source:
+        rows = StreamRows(source, KEY, SPAN, Findings())
+        rows.columns()
+        found = [each["parts"].tolist() for each in rows.batches()]
+    assert [value for each in found for value in each] == list(range(360))
+    assert max(map(len, found)) <= 30
+
+
 def test_rows_that_were_not_compared_are_named(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "MAX_BYTES", 4_000)
     plant.commit([plant.data(T0 + 20_000, {"parts": list(range(200))}, per=100)])
