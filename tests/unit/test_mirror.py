@@ -14,7 +14,6 @@ UNIT = "tests/unit"
 COVERED_BY = {
     "collector.pilots.report.pages.pdf_process": "tests/unit/collector/pilots/report/pages/test_pdf.py",
     "collector.pilots.report.pages.answer": "tests/unit/collector/pilots/report/pages/test_page.py",
-    "collector.pilots.report.pages.axes": "tests/unit/collector/pilots/report/pages/test_page.py",
     "collector.pilots.report.pages.conduct": "tests/unit/collector/pilots/report/pages/test_page.py",
     "collector.pilots.report.pages.interval_chart": "tests/unit/collector/pilots/report/pages/test_page.py",
     "collector.pilots.report.pages.kpi_details": "tests/unit/collector/pilots/report/pages/test_page.py",

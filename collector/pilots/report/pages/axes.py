@@ -17,6 +17,7 @@ TEXT = {
     "fill": "#56616e",
 }
 GAP = 0.03  # of the width, between windows that do not follow each other
+LARGEST = 1e300  # of a value on an axis: sums of two stay finite
 Window = tuple[int, int]
 
 
@@ -79,17 +80,18 @@ class ValueAxis:
 
 def value_axis(values: Iterable[float], size: float) -> ValueAxis:
     """An axis with 3 to 6 round steps that holds all values."""
-    finite = [value for value in values if math.isfinite(value)] or [0.0]
+    finite = [min(max(value, -LARGEST), LARGEST) for value in values if not math.isnan(value)] or [0.0]
     low, high = min(finite), max(finite)
     if high - low <= 1e-9 * max(abs(low), abs(high)):
-        low, high = low - max(abs(low) * 0.1, 0.5), high + max(abs(high) * 0.1, 0.5)
+        room = abs(high) * 0.1 or 0.5
+        low, high = low - room, high + room
     raw = (high - low) / 4
-    if not math.isfinite(raw):  # the difference of two floats may be beyond all floats
-        low, high, raw = low / 8, high / 8, (high / 8 - low / 8) / 4
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
+    exponent = math.floor(math.log10(raw))
+    step = next(
+        factor * 10.0**exponent for factor in (1, 2, 2.5, 5, 10) if factor * 10.0**exponent >= raw * 0.999
+    )
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    ticks = tuple(round(step * at, 12) for at in range(first, last + 1))
+    ticks = tuple(round(step * at, 3 - exponent) for at in range(first, last + 1))
     return ValueAxis(step * first, step * last, ticks, size)
 
 

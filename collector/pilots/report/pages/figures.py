@@ -14,7 +14,7 @@ from wire.pilot.schedule import time_zone
 Lang = Literal["en", "ko"]
 MINUS, DASH = "\u2212", "\u2013"
 LARGEST_DIGITS = 6
-TOO_LARGE = 1e12  # from here on numbers have an exponent
+TOO_LARGE, TOO_SMALL = 1e12, 1e-5  # beyond these numbers have an exponent
 _KO_UNITS = {
     "h": "시간",
     "min": "분",
@@ -43,7 +43,7 @@ def is_share(unit: str, formula: str) -> bool:
 
 def number(value: float, decimals: int, *, signed: bool = False) -> str:
     """A number with thousands separators and a true minus sign."""
-    if abs(value) >= TOO_LARGE:
+    if abs(value) >= TOO_LARGE or (decimals >= LARGEST_DIGITS and 0 < abs(value) < TOO_SMALL):
         return f"{value:{'+' if signed else ''}.3g}".replace("-", MINUS)
     shown = f"{round(value, decimals) + 0.0:{'+' if signed else ''},.{max(decimals, 0)}f}"
     if float(shown.replace(",", "")) == 0:

@@ -11,7 +11,9 @@ from wire.errors import EdgebedError
 
 SECONDS = 180  # 500 periods x 16 KPIs take about 10 s of CPU time
 _TAG = re.compile(r"(<[^>]*>)")
-_KOREAN_WORD = re.compile(r"[^\s<>]{0,15}[가-힣][^\s<>]{0,15}")
+_WORD = re.compile(r"\S+")
+_KOREAN = re.compile(r"[가-힣]")
+LONGEST_WORD = 24  # a longer one may be cut: it could be wider than its place
 _AS_IT_IS = {"<style>": "</style>", "<title>": "</title>", "<svg": "</svg>"}
 _CHILD = "collector.pilots.report.pages.pdf_process"
 # exits of the process, and what is missing then
@@ -61,6 +63,11 @@ def whole_words(html: str) -> str:
         elif piece.startswith("<"):
             until = next((end for start, end in _AS_IT_IS.items() if piece.startswith(start)), "")
         else:
-            piece = _KOREAN_WORD.sub(r'<span class="w">\g<0></span>', piece)  # noqa: PLW2901
+            piece = _WORD.sub(_whole, piece)  # noqa: PLW2901
         made.append(piece)
     return "".join(made)
+
+
+def _whole(word: re.Match[str]) -> str:
+    is_whole = len(word[0]) <= LONGEST_WORD and _KOREAN.search(word[0])
+    return f'<span class="w">{word[0]}</span>' if is_whole else word[0]

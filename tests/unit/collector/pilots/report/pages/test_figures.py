@@ -17,6 +17,7 @@ from collector.pilots.report.pages.figures import Times
         (-0.0001, 2, True, "0.00"),
         (0.0, 0, True, "0"),
         (1.5e300, 2, False, "1.5e+300"),
+        (0.00000123, 6, False, "1.23e−06"),
     ],
 )
 def test_numbers(value: float, decimals: int, signed: bool, shown: str) -> None:

@@ -47,6 +47,7 @@ def test_korean_words_stay_whole_and_the_text_is_the_same() -> None:
     html = page(reports.switchback_report(), "ko")
     made = pdf.whole_words(html)
     assert '<span class="w">목표</span> <span class="w">달성</span>' in made
+    assert pdf.whole_words(f"<p>{'가' * 25} 나 x</p>") == f'<p>{"가" * 25} <span class="w">나</span> x</p>'
     assert re.sub(r'<span class="w">(.*?)</span>', r"\1", made) == html
     head = made[: made.index("</head>")]
     assert 'class="w"' not in head
