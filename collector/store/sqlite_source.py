@@ -47,7 +47,7 @@ OPEN_FILES = 32  # per source
 MINUTE_MS = 60_000
 
 _EVENTS = """
-SELECT id, ts, recv, type, sev, body FROM event INDEXED BY event_by_time
+SELECT id, ts, recv, type, sev, ep, seq, body FROM event INDEXED BY event_by_time
 WHERE node = ? AND device = ? AND ts <= ? AND (ts < ? OR id < ?) AND (? = '' OR type = ?)
 ORDER BY ts DESC, id DESC LIMIT ?"""
 _EVENT_COUNTS = """
@@ -320,8 +320,9 @@ class SqliteSource:
             same = before[2] if number == before[1] else (ALL if number < before[1] else 0)
             with self._guard(path):
                 asked = (node, device, before[0], before[0], same, kind, kind, limit)
-                for at, ts, recv, etype, sev, body in db.execute(_EVENTS, asked):
+                for at, ts, recv, etype, sev, ep, seq, body in db.execute(_EVENTS, asked):
                     head = {"ts": ts, "recv": recv, "device": device, "type": etype, "sev": sev}
+                    head |= {"ep": ep, "seq": seq}
                     try:
                         found.append((ts, number, at, {**_event(body), **head}))
                     except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError):

@@ -376,6 +376,8 @@ def test_events_page_through_days_the_newest_first_without_a_double(site: Site) 
         "device": "arm",
         "type": newest["type"],
         "sev": 2,
+        "ep": EP,
+        "seq": 30,
     }
     whole = site.source.events(NODE, "arm", limit=100, before=read_cursor(str(2**50)))
     assert [one for _, one in whole] == seen, "the order does not depend on the pages"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,7 @@ class _Gathered:
     def add(self, chunk: StoredChunk) -> None:
         times, head, start = chunk.content.times, chunk.content.head, 0
         whole = np.zeros(len(times), np.bool_)
+        back = np.array(chunk.content.quality) == Quality.TIME_BACKWARD
         seqs, places = np.zeros(len(times), np.int64), np.zeros(len(times), np.int64)
         for seq, rows in head.messages:
             part = slice(start, start + rows)
@@ -80,7 +81,9 @@ class _Gathered:
                 continue  # damage, or a message that is in two day files
             if not chunk.is_beside:
                 self._known.add((chunk.ep, seq))
-            self.messages.append(Seen(chunk.ep, seq, int(times[part].min()), int(times[part].max())))
+            # one old time of a device does not date its message
+            forward = times[part][~back[part]] if not back[part].all() else times[part]
+            self.messages.append(Seen(chunk.ep, seq, int(forward.min()), int(forward.max())))
             whole[part], seqs[part], places[part] = True, seq, np.arange(rows)
         if chunk.is_beside:
             return
@@ -130,16 +133,20 @@ class _Gathered:
         return times[order], values[order]
 
     def stepped(self) -> bool:
-        """Whether times go back between a message of the span and the one before or after it."""
+        """Whether a message of the span is after a later one, or before an earlier one, by its times."""
         start, end = self.asked.span
         far = round(self.asked.clock_max_ms * 1000)
-        ordered = sorted(set(self.messages), key=lambda one: (one.ep, one.seq))
-        return any(
-            before.ep == after.ep
-            and after.first_us < before.last_us - far
-            and any(one.first_us < end and one.last_us >= start for one in (before, after))
-            for before, after in pairwise(ordered)
-        )
+        by_outbox: dict[str, list[Seen]] = {}
+        for one in sorted(set(self.messages), key=lambda one: one.seq):
+            by_outbox.setdefault(one.ep, []).append(one)
+        for ordered in by_outbox.values():
+            latest = accumulate((one.last_us for one in ordered), max)
+            earliest = [*accumulate((one.first_us for one in reversed(ordered)), min)][::-1]
+            for one, before, after in zip(ordered, (-ALL, *latest), (*earliest[1:], ALL), strict=False):
+                is_here = one.first_us < end and one.last_us >= start
+                if is_here and (before > one.first_us + far or after < one.last_us - far):
+                    return True
+        return False
 
 
 def read_rows(source: Source, asked: Asked, outboxes: Sequence[Outbox]) -> FieldRows:

@@ -144,7 +144,7 @@ def _report(
     span_ms = periods[0].start_ms, max(pilot.until_ms, periods[0].start_ms)
     values = {each.report.id: _by_machine(each) for each in kpis}
     versions = tuple(
-        _version(each, events, rows) for each, rows in zip(pilot.versions, read.rows, strict=True)
+        _version(each, events, read, rows) for each, rows in zip(pilot.versions, read.rows, strict=True)
     )
     return Report(
         software=_software(),
@@ -181,7 +181,7 @@ def _report(
         off_schedule=ran.off_schedule,
         custody=of_custody.custody(plan, pilot.ledger, read, span_ms),
         findings=(
-            *_of_plan(pilot, events, versions),
+            *_of_plan(pilot, events, read, versions),
             *ran.findings,
             *of_custody.of_data(plan, pilot.over, values),
             *counted(plan, pilot.source, pilot.ledger),
@@ -209,7 +209,7 @@ def _state(pilot: _Pilot) -> State:
     return "running" if pilot.until_ms >= start_ms else "planned"
 
 
-def _version(each: Opened, events: PilotEvents, rows: int) -> PlanVersion:
+def _version(each: Opened, events: PilotEvents, read: InputsRead, rows: int) -> PlanVersion:
     nodes = nodes_of(events.recorded, each.hash)
     start_ms = each.plan.schedule.trial_ms[0]
     return PlanVersion(
@@ -221,14 +221,25 @@ def _version(each: Opened, events: PilotEvents, rows: int) -> PlanVersion:
         first_ms=min(nodes.values(), default=None),
         nodes=nodes,
         trial_rows=rows,
-        in_time=all(nodes.get(node, start_ms) < start_ms for node in each.plan.plan.nodes),
+        in_time=all(
+            nodes.get(node, start_ms) < start_ms and not _is_backdated(events, read, node, each.hash)
+            for node in each.plan.plan.nodes
+        ),
     )
 
 
 # --- what is wrong with the plan
 
 
-def _of_plan(pilot: _Pilot, events: PilotEvents, versions: Sequence[PlanVersion]) -> Iterator[Finding]:
+def _is_backdated(events: PilotEvents, read: InputsRead, node: str, digest: str) -> bool:
+    """Whether a node took the event of a plan after rows of the trial: numbers follow no clock."""
+    ep, number = events.numbers.get((node, digest), ("", 0))
+    return number > read.firsts.get((node, ep), number)
+
+
+def _of_plan(
+    pilot: _Pilot, events: PilotEvents, read: InputsRead, versions: Sequence[PlanVersion]
+) -> Iterator[Finding]:
     first, known = versions[0], {each.hash for each in versions}
     start_ms = pilot.versions[0].plan.schedule.trial_ms[0]
     if not _is_drawn(pilot.newest):
@@ -242,6 +253,10 @@ def _of_plan(pilot: _Pilot, events: PilotEvents, versions: Sequence[PlanVersion]
                 yield Finding(
                     code="plan-not-in-time", where=node, args={"late_s": (at_ms - start_ms) // 1000}
                 )
+    for version in versions:
+        for node, at_ms in version.nodes.items():
+            if at_ms < start_ms and _is_backdated(events, read, node, version.hash):
+                yield Finding(code="plan-backdated", where=node, args={"version": version.version})
     for version, opened in zip(versions[1:], pilot.versions[1:], strict=True):
         yield Finding(
             code="amended",

@@ -10,6 +10,7 @@ FINDINGS: dict[str, str] = {
     "schedule-other": "The schedule in the frozen plan {where} is not the one that its seed draws.",
     "plan-not-recorded": "{where} never recorded the plan.",
     "plan-not-in-time": "{where} recorded the plan {late_s} s after the trial began.",
+    "plan-backdated": "{where} took version {version} after rows of the trial, and dated it back.",
     "amended": "Version {version} of the plan came when {rows} rows of the trial were stored: {reason}",
     "plan-other": "{where} followed a plan that is not among these versions: {hash}, in {events} events.",
     "withdrawn": "The plan {hash} was withdrawn at {where} before the end of the trial.",

@@ -15,7 +15,7 @@ from collector.pilots.report.stored_events import PilotEvents
 from collector.store.chunk import as_floats
 from collector.store.source import Hole, Key, Source, StoredChunk
 from wire.pilot.plan import Input, Plan
-from wire.pilot.schedule import Period
+from wire.pilot.schedule import Period, Phase
 
 _AT_ONCE = 2_000_000  # rows of a stream; a period with more is read hour by hour
 _HOUR_US = 3_600_000_000
@@ -30,6 +30,9 @@ class InputsRead:
     digests: dict[str, str] = field(default_factory=dict)
     rows: list[int] = field(default_factory=list)  # how many are before each of the moments asked for
     reach: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    firsts: dict[tuple[str, str], int] = field(
+        default_factory=dict
+    )  # the lowest number with rows of the trial
     clocks: dict[str, int] = field(default_factory=dict)  # node -> largest error of its clock in ms
     holes: dict[str, set[str]] = field(default_factory=dict)  # node -> what could not be read
 
@@ -99,7 +102,7 @@ def _read_stream(found: InputsRead, source: Source, key: Key, asked: _Asked) -> 
                 if isinstance(chunk, Hole):
                     found.holes.setdefault(key[0], set()).add(chunk.why)
                 else:
-                    rows.add(found, key[0], chunk, (start, end))
+                    rows.add(found, key[0], chunk, (start, end), period.phase)
             times = rows.into(digest)
             any_rows = any_rows or len(times) > 0
             if period.phase == "trial":
@@ -123,7 +126,9 @@ class _Rows:
         self._known: set[tuple[str, int]] = set()
         self._parts: list[tuple[str, NDArray[np.int64], list[Any]]] = []
 
-    def add(self, found: InputsRead, node: str, chunk: StoredChunk, span: tuple[int, int]) -> None:
+    def add(
+        self, found: InputsRead, node: str, chunk: StoredChunk, span: tuple[int, int], phase: Phase
+    ) -> None:
         times, head, at = chunk.content.times, chunk.content.head, 0
         inside = (times >= span[0]) & (times < span[1])
         seqs, places = np.zeros(len(times), np.int64), np.zeros(len(times), np.int64)
@@ -136,6 +141,9 @@ class _Rows:
             self._known.add((chunk.ep, seq))
             if inside[part].any():
                 found.saw(node, chunk.ep, seq, seq)
+                if phase == "trial":
+                    place = node, chunk.ep
+                    found.firsts[place] = min(seq, found.firsts.get(place, seq))
             kept[part], seqs[part], places[part] = inside[part], seq, np.arange(rows)
         if not kept.any():
             return

@@ -30,6 +30,9 @@ class PilotEvents:
 
     recorded: list[tuple[str, int, str]] = field(default_factory=list)  # node, ts, hash
     withdrawn: list[tuple[str, int, str]] = field(default_factory=list)
+    numbers: dict[tuple[str, str], tuple[str, int]] = field(
+        default_factory=dict
+    )  # node, hash -> outbox, number
     switches: list[Stated] = field(default_factory=list)
     unreadable: dict[str, int] = field(default_factory=dict)
     cut: set[str] = field(default_factory=set)
@@ -81,6 +84,9 @@ def _add_plan(found: PilotEvents, node: str, event: dict[str, Any], pilot: str) 
         return
     elif isinstance(digest, str) and digest:
         found.recorded.append((node, event["ts"], digest[:64]))
+        found.numbers.setdefault(
+            (node, digest[:64]), (str(event["ep"]), event["seq"])
+        )  # the oldest comes first
     else:
         found.unreadable[node] = found.unreadable.get(node, 0) + 1
 

@@ -156,6 +156,7 @@ KO: dict[str, str] = {
     "finding.schedule-other": "동결된 계획 {where}의 일정이 시드로 추첨한 일정과 다르다.",
     "finding.plan-not-recorded": "노드가 계획을 기록하지 않았다: {where}",
     "finding.plan-not-in-time": "노드가 실증 시작 후 {late_s}초가 지나서 계획을 기록했다: {where}",
+    "finding.plan-backdated": "노드가 실증 데이터를 기록한 뒤에 계획 버전 {version}을 받고 그 이전 시각으로 기록했다: {where}",
     "finding.amended": "실증 데이터 {rows}행이 저장된 뒤에 계획이 버전 {version}(으)로 변경되었다. 사유: {reason}",
     "finding.plan-other": "노드가 이 보고서에 없는 다른 계획({hash})을 따랐다(이벤트 {events}건): {where}",
     "finding.withdrawn": "실증이 끝나기 전에 계획({hash})의 진행이 철회되었다: {where}",

@@ -16,7 +16,7 @@ from msgspec import UNSET
 from collector.pilots.report.document import Report
 from collector.store.folder import day_files
 from tests.unit.collector.pilots.kpis.stored_rows import NODE, Plant
-from tests.unit.collector.pilots.report.played_pilot import PLAN, PlayedPilot, report_of
+from tests.unit.collector.pilots.report.played_pilot import PLAN, PlayedPilot, level, report_of
 
 Db = sqlite3.Connection
 _SAME_CHUNK = "stream, first_us, last_us, recv_ms, late, rows, ep, seq_a, seq_b, body"
@@ -164,3 +164,37 @@ def test_a_config_that_was_changed_in_the_trial_is_named(plant: Plant) -> None:
         plant.commit([pilot.switch(index, setup=setup), pilot.rows(index)])
     (found,) = pilot.report().findings
     assert (found.code, found.where, found.periods) == ("setup-changed", NODE, (5, 10))
+
+
+def test_a_plan_that_was_dated_back_is_named(plant: Plant) -> None:
+    pilot = PlayedPilot(plant, PLAN)
+    for index in range(20):
+        plant.commit([pilot.switch(index), pilot.rows(index)])
+    plant.commit([pilot.freeze()])  # by its time an hour before the trial
+    report = pilot.report()
+    assert codes(report) == {"plan-backdated": ()}
+    assert not report.versions[0].in_time
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_a_clock_two_hours_ahead_spoils_every_period_that_it_touches(plant: Plant, is_noted: bool) -> None:
+    pilot = PlayedPilot(plant, PLAN)
+    trial = pilot.newest.plan.schedule.trial
+    plant.commit([pilot.freeze()])
+    for index, period in enumerate(trial):
+        is_ahead = 5 <= index < 8
+        rows = plant.data(period.start_ms + 7_200_000 * is_ahead, level(index, period))
+        steps = (
+            [plant.event(period.start_ms, "_/clock-step", value=7_200.0)] if index == 5 and is_noted else []
+        )
+        steps += (
+            [plant.event(period.start_ms, "_/clock-step", value=-7_200.0)] if index == 8 and is_noted else []
+        )
+        plant.commit([*steps, pilot.switch(index), rows])
+    (kpi,) = pilot.report().kpis
+    statuses = {each.index: each.code for each in kpi.periods}
+    assert [statuses[index] for index in (5, 6, 7)] == ["no-data"] * 3
+    assert [statuses[index] for index in (17, 18, 19)] == ["clock-stepped"] * 3, (
+        "rows of two periods are there"
+    )
+    assert statuses[4] == statuses[3] == ""
