@@ -14,11 +14,11 @@ _WORDS = {"met": "met", "not-met": "not met", "not-shown": "not shown", "kept": 
 
 def lines(report: Report) -> Iterator[str]:
     """The question, the answer, each KPI, and what a reader must know, a line each."""
-    primary = next(kpi for kpi in report.kpis if kpi.primary)
+    kpis = sorted(report.kpis, key=lambda kpi: not kpi.primary)
     reason = f": {_reason(report.reason)}" if report.reason else ""
     yield f"{report.pilot}: {report.question.en}"
     yield f"{_WORDS[report.word]}{reason}"
-    for kpi in (primary, *(each for each in report.kpis if each is not primary)):
+    for kpi in kpis:
         yield f"  {kpi.id}: {_kpi(kpi)}"
     zone = time_zone(report.tz)
     at = datetime.fromtimestamp(report.until_ms / 1000, zone)
@@ -32,7 +32,10 @@ def lines(report: Report) -> Iterator[str]:
 def sentence(finding: Finding) -> str:
     """A finding in English."""
     args = {**finding.args, "where": finding.where}
-    return FINDINGS[finding.code].format_map(args).strip()
+    try:
+        return FINDINGS[finding.code].format_map(args).strip()
+    except KeyError:  # of another release
+        return f"{finding.code}: {', '.join(f'{name} {value}' for name, value in args.items())}"
 
 
 def _reason(code: str | None) -> str:

@@ -26,7 +26,7 @@ from collector.pilots.report.sources import InputsRead, read_inputs
 from collector.pilots.report.stored_events import PilotEvents, nodes_of, read_pilot_events
 from collector.store.source import Source
 from wire.errors import EdgebedError, WireError
-from wire.pilot.frozen import Opened
+from wire.pilot.frozen import Opened, require_sound
 from wire.pilot.plan import Exclude, Kpi, Plan
 from wire.pilot.schedule import Period, Schedule, schedule
 
@@ -66,9 +66,20 @@ def assemble(versions: Sequence[Opened], source: Source, ledger: Ledger, until_m
 
     Raises:
         WireError: the versions do not amend each other, or the unit of a KPI has another dimension.
+        ConfigError: a plan that was made by hand has mistakes.
         EdgebedError: a period has too many rows; or as every question to the source.
     """
     _require_chain(versions)
+    try:
+        return _assembled(versions, source, ledger, until_ms)
+    except (LookupError, StopIteration, ArithmeticError, ValueError, TypeError):
+        # a frozen plan may say what `pilot.yaml` cannot; one of an older release is not held to newer rules
+        for each in versions:
+            require_sound(each, f"plan {each.hash[:12]}")
+        raise
+
+
+def _assembled(versions: Sequence[Opened], source: Source, ledger: Ledger, until_ms: int) -> Report:
     end_ms = versions[-1].plan.schedule.trial_ms[1]
     pilot = _Pilot(versions, source, ledger, max(0, min(until_ms, end_ms)))
     events = read_pilot_events(source, pilot.newest, pilot.until_ms)

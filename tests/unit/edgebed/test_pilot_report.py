@@ -181,3 +181,17 @@ def test_words_of_a_page_that_do_not_fit_are_refused(
     done = CliRunner().invoke(command, ["pilot", "report", *words])
     assert done.exit_code != 0
     assert said in " ".join(f"{done.output} {done.exception}".split())
+
+
+def test_a_report_of_another_release_or_without_a_primary_kpi_is_printed(
+    tmp_path: Path, pilot: PlayedPilot
+) -> None:
+    path = tmp_path / "report.json"
+    assert run(tmp_path, "--out", path).exit_code == 0
+    found = json.loads(path.read_bytes())
+    found["kpis"][0]["primary"] = False
+    found["findings"] = [{"code": "newer", "where": "line", "args": {"rows": 3}}, {"code": "amended"}]
+    path.write_bytes(canonical(found))
+    done = CliRunner().invoke(command, ["pilot", "report", "--from", str(path)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "! newer: rows 3, where line" in done.output

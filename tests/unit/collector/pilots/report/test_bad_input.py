@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import struct
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zstandard
 from msgspec import UNSET
@@ -17,6 +19,9 @@ from collector.pilots.report.document import Report
 from collector.store.folder import day_files
 from tests.unit.collector.pilots.kpis.stored_rows import NODE, Plant
 from tests.unit.collector.pilots.report.played_pilot import PLAN, PlayedPilot, level, report_of
+from wire.errors import ConfigError
+from wire.pilot.canonical import canonical
+from wire.pilot.frozen import envelope, read_signed
 
 Db = sqlite3.Connection
 _SAME_CHUNK = "stream, first_us, last_us, recv_ms, late, rows, ep, seq_a, seq_b, body"
@@ -198,3 +203,26 @@ def test_a_clock_two_hours_ahead_spoils_every_period_that_it_touches(plant: Plan
         "rows of two periods are there"
     )
     assert statuses[4] == statuses[3] == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "mistake"),
+    [
+        ({"primary": False}, "none is primary"),
+        ({"formula": "downtimes"}, "is not known"),
+        ({"formula": "mean(other)"}, "is not in `from`"),
+        ({"formula": "limit * mean(level)"}, "is not a number of `given`"),
+        ({"from": {}}, "is not in `from`"),
+        ({"from": {"level": {"unit": ""}}}, "name a field"),
+    ],
+)
+def test_a_plan_that_was_made_by_hand_is_refused_with_its_mistakes(
+    plant: Plant, change: dict[str, Any], mistake: str
+) -> None:
+    pilot = PlayedPilot(plant, PLAN)
+    pilot.play()
+    plain = json.loads(pilot.newest.payload)
+    plain["plan"]["kpis"][0] |= change
+    by_hand = read_signed(msgspec.json.encode(envelope(canonical(plain))))
+    with pytest.raises(ConfigError, match=mistake):
+        report_of(plant.folder, [by_hand])
