@@ -29,7 +29,7 @@ _TAIL_S = 2.0  # simulated time after the end: the last samples are polled and s
 _CONNECTED_S = 0.5  # real time for adapters to connect while simulated time stands still
 _QUIET_S = 0.3  # real time without a reading until nothing more is expected
 _CAUGHT_UP_S = 5.0  # the same if data up to the end are missing
-_STORED_S = 20.0  # real time without a newly stored message until no more is expected
+_STORED_S = 45.0  # the same until no more is expected to be stored: an agent sends again after 30 s
 
 
 @dataclass
