@@ -36,3 +36,10 @@ def test_equal_differences_are_refused() -> None:
     found = clusters.effect([np.full(5, 0.3)] * 9, seed=1)
     assert isinstance(found, Refused)
     assert found.code == "values-do-not-vary"
+
+
+def test_ties_are_those_by_hand() -> None:
+    """One of the sums of these seven means is 0 by hand: 0.6 - 0.3 - 0.3."""
+    found = clusters.effect([[each] for each in (0.6, -0.3, 0.7, 0.1, 0.5, 0.4, -0.3)], seed=1)
+    assert isinstance(found, Effect)
+    assert found.extras["exact_p"] == 24 / 128

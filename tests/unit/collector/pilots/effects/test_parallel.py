@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -35,6 +36,27 @@ def test_p_is_that_of_all_assignments() -> None:
     sums = [values[list(each)].sum() for each in itertools.combinations(range(8), 4)]
     beyond = sum(each >= sum(TREATED) - 1e-12 for each in sums)
     assert found.extras["exact_p"] == pytest.approx(2 * beyond / len(sums), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("treated", "control"),
+    [
+        ("0.8 0.6 0.0 0.1", "-0.2 0.5 -0.4 0.0"),
+        ("0.1 0.0 0.9 0.9", "-0.4 0.2 0.5 0.1"),
+        ("0.9 0.2 0.4 0.5", "-0.3 0.5 0.1 0.5"),
+    ],
+)
+def test_ties_are_those_by_hand(treated: str, control: str) -> None:
+    groups = [[Fraction(each) for each in group.split()] for group in (treated, control)]
+    moved = [
+        sum(some) - sum(others)
+        for size in range(1, 5)
+        for some in itertools.combinations(groups[0], size)
+        for others in itertools.combinations(groups[1], size)
+    ]
+    fewer = min(sum(each <= 0 for each in moved), sum(each >= 0 for each in moved))
+    found = effect(*([float(each) for each in group] for group in groups))
+    assert found.extras["exact_p"] == pytest.approx(2 * (1 + fewer) / (len(moved) + 1), abs=1e-8)
 
 
 def test_drawn_permutations_are_close_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
