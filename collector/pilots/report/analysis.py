@@ -15,6 +15,7 @@ from collector.pilots.effects import (
     clusters,
     counts,
     energy,
+    numbers,
     ratios,
     switchback,
 )
@@ -256,9 +257,8 @@ def _level(values: Sequence[PeriodValue], kpi: Kpi) -> float | None:
 
 def sums_of(values: Sequence[PeriodValue]) -> tuple[float, float]:
     """The sums of numerators and denominators of the periods that count."""
-    both = list(zip(*(column(values, part) for part in _PARTS), strict=True))
-    kept = [(above, below) for above, below in both if above is not None and below is not None]
-    return math.fsum(above for above, _ in kept), math.fsum(below for _, below in kept)
+    (above, below), _ = numbers.whole(*(column(values, part) for part in _PARTS))
+    return numbers.total(above), numbers.total(below)
 
 
 def _paired(plan: Plan, measured: Measured, relative: bool) -> Result:
@@ -281,4 +281,6 @@ def _trial(values: Sequence[PeriodValue]) -> Column:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+    """The mean of those that are finite, or NaN."""
+    (kept,), _ = numbers.whole(values)
+    return numbers.mean(kept) if len(kept) else math.nan

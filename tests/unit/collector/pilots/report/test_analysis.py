@@ -1,14 +1,17 @@
-"""What the report adds to an effect: the labels of an energy KPI."""
+"""The effect by the design of a plan: the labels of an energy KPI, and numbers of any size."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from collector.pilots.effects import Effect, energy
+from collector.pilots.effects import Effect, Refused, energy
 from collector.pilots.kpis.evaluate import PeriodValue
-from collector.pilots.report.analysis import Measured, effect_of
-from tests.unit.collector.pilots.report.played_pilot import BASELINE, changed
+from collector.pilots.report.analysis import Measured, effect_of, sums_of
+from tests.unit.collector.pilots.report.played_pilot import BASELINE, PLAN, changed
 from wire.pilot.plan import parse
 from wire.pilot.schedule import schedule
 
@@ -40,3 +43,36 @@ def test_an_energy_kpi_has_the_labels_of_ashrae(kpi_class: str) -> None:
     shown = {name: found.extras[name] for name in labels if name in found.extras}
     assert shown == (labels if kpi_class == "E" else {})
     assert labels["ashrae"] == "hourly-within"
+
+
+MACHINES = [f"acme/trial/hall/cell-0{number}" for number in (1, 2, 3, 4)]
+PARALLEL = changed(
+    ("kind: switchback", "kind: parallel"),
+    ("seed: 7,", f"seed: 7, groups: {{machines: [{', '.join(MACHINES)}], treated: 2}},"),
+    ("nodes: [acme/trial/hall/cell-01]", f"nodes: [{', '.join(MACHINES)}]"),
+    ("  trial: {", BASELINE + "  trial: {"),
+)
+
+
+@pytest.mark.parametrize("text", [PLAN, BEFORE_AFTER, PARALLEL])
+@pytest.mark.parametrize("estimand", ["mean", "ratio", "count"])
+@pytest.mark.parametrize("size", [1e308, -1e308, 5e-324, math.inf, math.nan])
+def test_numbers_of_any_size(text: str, estimand: str, size: float) -> None:
+    pairs = ("mean(level)", "sum(level)"), ("primary: true", f"primary: true\n    estimand: {estimand}")
+    plan = parse(changed(*pairs, text=text), "pilot.yaml")
+    planned = schedule(plan)
+    periods = [
+        PeriodValue(at, each.phase, each.arm, each.start_ms, each.end_ms, "used")
+        for at, each in enumerate(planned.periods)
+    ]
+    for other in (size, 1.0, -size):
+        values = [
+            replace(each, value=number, numerator=number, denominator=abs(number))
+            for each, number in zip(periods, [size, other] * len(periods), strict=False)
+        ]
+        machines = dict.fromkeys(MACHINES if plan.design.groups else ("",), values)
+        covariates = [values] if plan.adjust.covariates else []
+        for relative in (True, False):
+            found = effect_of(plan, planned, Measured(plan.primary, machines, covariates), relative=relative)
+            assert isinstance(found, Effect | Refused)
+        assert all(isinstance(each, float) for each in sums_of(values))
