@@ -127,7 +127,22 @@ def _newest_first(
         before = int(ts), number, int(at)
 
 
-_OF_EVENT = {"ts", "recv", "device", "type", "sev", "model", "slot", "value", "code", "why", "clk", "detail"}
+_OF_EVENT = {
+    "ts",
+    "recv",
+    "device",
+    "type",
+    "sev",
+    "ep",
+    "seq",
+    "model",
+    "slot",
+    "value",
+    "code",
+    "why",
+    "clk",
+}
+_OF_EVENT |= {"detail"}
 
 
 def _event(node: str, event: Mapping[str, Any]) -> dict[str, Any]:

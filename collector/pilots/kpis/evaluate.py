@@ -12,6 +12,7 @@ from collector.pilots.kpis import steps
 from collector.pilots.kpis.absences import Outbox
 from collector.pilots.kpis.inputs import SILENT, Facts, Inputs, Stored
 from collector.pilots.kpis.library import Parts, parts
+from collector.pilots.kpis.rows import TooMany
 from collector.pilots.kpis.steps import Span
 from collector.store.source import Key, Source
 from wire.pilot import expression
@@ -67,7 +68,7 @@ def evaluate(
 
     Raises:
         WireError: the unit of the KPI has another dimension than its formula.
-        EdgebedError: a period has too many rows; or as every question to the source.
+        EdgebedError: as every question to the source.
     """
     outboxes = {each: [Outbox(known) for known in ledger.known_of(each)] for each in plan.nodes}
     stored = Stored(source, outboxes, machine, plan.data.clock_max_ms, rates or {})
@@ -101,6 +102,12 @@ class _Judged:
         for start, end, why in self._left_out:
             if start < empty.end_ms and empty.start_ms < end:
                 return replace(empty, status="excluded", code="left-out", why=why)
+        try:
+            return self._read(empty)
+        except TooMany as error:  # a device that floods one period must not take the report
+            return replace(empty, status="incomplete", code="too-many", why=str(error))
+
+    def _read(self, empty: PeriodValue) -> PeriodValue:
         span = empty.start_ms * 1000, empty.end_ms * 1000
         inputs = Inputs(self._stored, self._kpi.inputs, self._kpi.given, span)
         found = parts(self._kpi, inputs)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from collector.pilots.kpis.absences import Absence
-from collector.pilots.kpis.rows import absent_day
+from collector.pilots.kpis.rows import TooMany, absent_day
 from collector.pilots.kpis.steps import Span
 from collector.store.source import Source
-from wire.errors import EdgebedError
 
 MAX_EVENTS = 200_000  # of one input in one period
 _PAGE = 1_000
@@ -27,7 +26,8 @@ def read_events(source: Source, node: str, path: str, span: Span) -> tuple[list[
     """The events `device/name` of a node within a span in the order of time, and what cannot be read.
 
     Raises:
-        EdgebedError: there are too many; or as every question to a source.
+        TooMany: there are too many.
+        EdgebedError: as every question to a source.
     """
     device, kind = path.split("/")
     found: list[Occurred] = []
@@ -39,9 +39,7 @@ def read_events(source: Source, node: str, path: str, span: Span) -> tuple[list[
         inside = [event for _, event in page if event["ts"] * 1000 >= span[0]]
         found += [Occurred(event["ts"] * 1000, _id(event)) for event in inside]
         if len(found) > MAX_EVENTS:
-            raise EdgebedError(
-                f"{node} has more than {MAX_EVENTS:,} events {path} in one period: use shorter periods"
-            )
+            raise TooMany(f"{node} has more than {MAX_EVENTS:,} events {path}")
         if len(inside) < _PAGE:
             break
         ts, number, at = page[-1][0].split(".")

@@ -33,6 +33,11 @@ REASONS: dict[str, tuple[str, str, str]] = {
         "the device gave no values, though no message is absent",
         "누락된 메시지는 없으나 장치가 값을 보내지 않았다",
     ),
+    "too-many": (
+        "incomplete",
+        "it has more rows or events than are read: use shorter periods",
+        "행이나 이벤트가 읽을 수 있는 한도보다 많다",
+    ),
     "condition-unknown": (
         "incomplete",
         "data of a condition of `exclude` are not complete",

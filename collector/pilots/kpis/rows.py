@@ -28,6 +28,10 @@ CLOCK_OFF = "clock-off"
 _FLAGGED = (Quality.OUT_OF_RANGE, Quality.UNCERTAIN, Quality.BAD, Quality.TIME_BACKWARD)
 
 
+class TooMany(EdgebedError):
+    """A period has more rows or events than are read: it does not count."""
+
+
 @dataclass(frozen=True, slots=True)
 class FieldRows:
     """Rows sorted by time, number of the message and place in it; the first ones may be before the span.
@@ -97,7 +101,7 @@ class _Gathered:
         self._count += int(kept.sum())
         if self._count > MAX_ROWS:
             name = "/".join(self.asked.key)
-            raise EdgebedError(f"{name} has more than {MAX_ROWS:,} rows in one period: use shorter periods")
+            raise TooMany(f"{name} has more than {MAX_ROWS:,} rows")
         if (kept & (times >= start)).any():
             self._note_clock(head)
         grades = np.array(chunk.content.quality)
@@ -153,7 +157,8 @@ def read_rows(source: Source, asked: Asked, outboxes: Sequence[Outbox]) -> Field
     """Everything that is stored of a field in a span, whatever the order of the chunks.
 
     Raises:
-        EdgebedError: there are too many rows; or as every question to a source.
+        TooMany: there are too many rows.
+        EdgebedError: as every question to a source.
     """
     found, start = _Gathered(asked), asked.span[0]
     asks_sums = partial(sums.rollups, source, asked.key, asked.field, asked.span)

@@ -33,6 +33,7 @@ FINDINGS: dict[str, str] = {
     "data-damaged": "Data of {periods} periods cannot be read ({kpis}): {where}",
     "data-changed": "Somebody changed rows of {periods} periods after they were stored ({kpis}): {where}",
     "device-silent": "The device gave no values for a part of {periods} periods ({kpis}). {where}",
+    "too-many": "{periods} periods have more rows or events than are read ({kpis}): {where}",
     "condition-unknown": "Whether {where} holds is not known in {periods} periods ({kpis}).",
     "clock-unset": "The clock of the node was not set in {periods} periods ({kpis}). {where}",
     "clock-stepped": "The clock of the node jumped in {periods} periods ({kpis}). {where}",

@@ -23,6 +23,7 @@ DATA_CODES = (
     "data-damaged",
     "data-changed",
     "device-silent",
+    "too-many",
     "condition-unknown",
     "clock-unset",
     "clock-stepped",

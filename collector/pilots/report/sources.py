@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -67,7 +67,7 @@ def read_inputs(
             _read_events(found, source, (node, device, kind), (periods, trial_until))
     for name, several in sorted(events.read.items()):
         if several:
-            found.digests[name] = _digest_of((event["ts"], _bytes_of(event)) for event in several)
+            found.digests[name] = _EventDigest().add(several).hex
     return found
 
 
@@ -185,23 +185,37 @@ def _read_events(
         return
     start_ms, end_ms = periods[0].start_ms, periods[-1].end_ms
     trial_ms = next((each.start_ms for each in periods if each.phase == "trial"), end_ms)
-    before, bodies = (end_ms, "", 0), list[tuple[int, bytes]]()
+    before, digest = (end_ms, "", 0), _EventDigest()
     while True:
         page = source.events(node, device, limit=_EVENTS_A_PAGE, before=before, kind=kind)
         inside = [event for _, event in page if event["ts"] >= start_ms]
-        bodies += [(event["ts"], _bytes_of(event)) for event in inside]
+        digest.add(inside)
         for at, until_ms in enumerate(trial_until):
             found.rows[at] += sum(trial_ms <= event["ts"] < until_ms for event in inside)
         if len(inside) < _EVENTS_A_PAGE:
             break
         ts, number, place = page[-1][0].split(".")
         before = int(ts), number, int(place)
-    if bodies:
-        found.digests[f"{node}/event/{device}/{kind}"] = _digest_of(bodies)
+    if digest.count:
+        found.digests[f"{node}/event/{device}/{kind}"] = digest.hex
 
 
-def _digest_of(bodies: Iterable[tuple[int, bytes]]) -> str:
-    return hashlib.sha256(b"".join(body for _, body in sorted(bodies))).hexdigest()
+class _EventDigest:
+    """The sum of the SHA-256 of events, modulo 2^256: in any order, without keeping a flood of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum = 0
+
+    def add(self, several: Iterable[Mapping[str, Any]]) -> Self:
+        for event in several:
+            self.count += 1
+            self._sum += int.from_bytes(hashlib.sha256(_bytes_of(event)).digest())
+        return self
+
+    @property
+    def hex(self) -> str:
+        return f"{self._sum % 2**256:064x}"
 
 
 def _bytes_of(event: Mapping[str, Any]) -> bytes:

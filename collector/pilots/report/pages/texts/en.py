@@ -216,6 +216,7 @@ EN: dict[str, str] = {
     "left-out.data-damaged": "a day file is damaged",
     "left-out.data-changed": "rows do not agree with the sums that were stored with them: somebody changed a day file",
     "left-out.device-silent": "the device gave no values, though no message is absent",
+    "left-out.too-many": "more rows or events than are read",
     "left-out.condition-unknown": "data of a condition of the plan are not complete",
     "left-out.clock-unset": "the clock of the node was not set, and its error is not known",
     "left-out.clock-stepped": "the clock was set by too much, or times go back between messages",

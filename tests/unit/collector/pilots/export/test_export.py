@@ -30,6 +30,7 @@ from tests.unit.collector.pilots.kpis.stored_rows import HOUR, NODE, OTHER, T0, 
 from wire.codec import encode
 from wire.errors import ConfigError, EdgebedError
 from wire.messages import AgentInfo, Birth, ClockState, Device, Field, Quality, Stream
+from wire.pilot.frozen import envelope, read_signed
 
 FILE = "streams/acme.trial.hall.cell-01.cell.production.parquet"
 
@@ -202,19 +203,19 @@ def test_the_kpis_of_each_period_are_those_of_the_evaluation(
     assert found[0][4] == 359.0
 
 
-def test_the_report_is_that_of_the_same_store(
-    plant: Plant, exported: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_report_is_that_of_the_same_store(plant: Plant, exported: Export, tmp_path: Path) -> None:
     plant.commit(plant.series({"parts": list(range(720))}))
     exported("out", opened(hours=(0, 1, 2)))
     report = read_report((tmp_path / "out/report.json").read_bytes())
     assert report.plan_hash == opened(hours=(0, 1, 2))[1].hash
     assert [each.value for each in report.kpis[0].periods] == [359.0, 360.0]
-    monkeypatch.setattr("collector.pilots.kpis.rows.MAX_ROWS", 100)
-    exported("large", opened(hours=(0, 1, 2)))
+    plan = opened(hours=(0, 1, 2))[1].plan
+    wrong = msgspec.structs.replace(plan.plan, kpis=(msgspec.structs.replace(plan.plan.primary, unit="kg"),))
+    body = msgspec.json.encode(envelope(msgspec.structs.replace(plan, plan=wrong).payload))
+    exported("large", (body, read_signed(body)))
     (found,) = about(tmp_path / "large")["findings"]
     assert (found["code"], found["where"]) == ("report-not-made", "report.json")
-    assert "use shorter periods" in found["why"]
+    assert "kg" in found["why"]
     assert read(tmp_path / "large" / FILE, "select count(*) from '{}'") == [(720,)], "the rows are exported"
     assert not (tmp_path / "large/report.json").exists()
 

@@ -15,6 +15,7 @@ import pytest
 import zstandard
 from msgspec import UNSET
 
+from collector.pilots.kpis import events, rows
 from collector.pilots.report.document import Report
 from collector.store.folder import day_files
 from tests.unit.collector.pilots.kpis.stored_rows import NODE, Plant
@@ -226,3 +227,20 @@ def test_a_plan_that_was_made_by_hand_is_refused_with_its_mistakes(
     by_hand = read_signed(msgspec.json.encode(envelope(canonical(plain))))
     with pytest.raises(ConfigError, match=mistake):
         report_of(plant.folder, [by_hand])
+
+
+def test_a_device_that_floods_one_period_costs_that_period_alone(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MAX_EVENTS", 40)
+    monkeypatch.setattr(rows, "MAX_ROWS", 600)  # the rows of the hour before are read as well
+    counted = "  - {id: alarms, class: S, formula: alarms-per-hour, unit: /h, direction: decrease,\n"
+    counted += "     from: {alarms: {event: cell/alarm}}, guardrail: {worse_than: 0.5}}\n"
+    pilot = PlayedPilot(plant, PLAN + counted)
+    pilot.play()
+    trial = pilot.newest.plan.schedule.trial
+    plant.commit([plant.event(trial[3].start_ms + 61_000 + at, "cell/alarm") for at in range(50)])
+    plant.commit([plant.data(trial[19].start_ms + 1, {"level": [9.0] * 59}) for _ in range(5)])
+    report = pilot.report()
+    assert {each.periods for each in report.findings if each.code == "too-many"} == {(3,), (19,)}
+    assert report.word == "met"
