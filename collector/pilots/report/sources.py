@@ -201,21 +201,34 @@ def _read_events(
 
 
 class _EventDigest:
-    """The sum of the SHA-256 of events, modulo 2^256: in any order, without keeping a flood of them."""
+    """A SHA-256 over events that come in the order of time; those of one ms may come in any order.
+
+    Of a flood it keeps the hashes of one ms alone.
+    """
 
     def __init__(self) -> None:
         self.count = 0
-        self._sum = 0
+        self._digest = hashlib.sha256()
+        self._ts = -1
+        self._equal: list[bytes] = []
 
     def add(self, several: Iterable[Mapping[str, Any]]) -> Self:
         for event in several:
+            if event["ts"] != self._ts:
+                self._flush()
+                self._ts = event["ts"]
             self.count += 1
-            self._sum += int.from_bytes(hashlib.sha256(_bytes_of(event)).digest())
+            self._equal.append(hashlib.sha256(_bytes_of(event)).digest())
         return self
+
+    def _flush(self) -> None:
+        self._digest.update(b"".join(sorted(self._equal)))
+        self._equal = []
 
     @property
     def hex(self) -> str:
-        return f"{self._sum % 2**256:064x}"
+        self._flush()
+        return self._digest.hexdigest()
 
 
 def _bytes_of(event: Mapping[str, Any]) -> bytes:
