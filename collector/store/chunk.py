@@ -7,12 +7,12 @@ import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import zstandard
-from msgspec import Struct
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from collector.store.clock_skew import Offset
@@ -32,6 +32,8 @@ _FEW_ROLLUPS = 256  # of one chunk: always written
 _ROWS_A_MINUTE = 16  # with fewer on average, many rollups are as much work as the rows
 _EXACT = 2**53  # larger integers are not exact as f64
 
+_Number = Annotated[int, Meta(ge=0, le=2**62)]
+
 # One of each per thread: zstd contexts are not thread-safe, and to create one costs more than a small chunk.
 _local = threading.local()
 
@@ -39,7 +41,7 @@ _local = threading.local()
 class ChunkHead(Struct, array_like=True):
     """The head of a chunk, before its columns."""
 
-    messages: list[tuple[int, int]]  # (seq, rows) in order of arrival
+    messages: list[tuple[_Number, _Number]]  # (seq, rows) in order of arrival
     columns: list[tuple[str, str, int]]  # (field, kind, bytes); kind d f64, q i64, b bool, j JSON
     clk: int = -1
     quality: int = 0  # bytes of the quality column; 0 when all rows are good

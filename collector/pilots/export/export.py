@@ -114,7 +114,7 @@ class _Export:
         source.suspects = set()
         (self._root / STREAMS).mkdir()
         names: list[dict[str, Any]] = []
-        for node in plan.nodes:
+        for node in dict.fromkeys(plan.nodes):
             names += self._streams(node)
         events = tables.event_batches(source, plan.nodes, self._span)
         self._table("events.parquet", tables.EVENT_COLUMNS, events, "the events of the nodes")

@@ -209,7 +209,7 @@ class StreamRows:
         start = 0
         for seq, rows in head.messages:
             part = slice(start, start + rows)
-            start += max(0, rows)
+            start += rows
             if rows < 1 or (chunk.ep, seq) in known:
                 continue  # damage, or a message that is in two day files
             known.add((chunk.ep, seq))

@@ -23,7 +23,7 @@ _FAR_MS = 2**53  # a time in us has 64 bits
 EVENT_COLUMNS = (
     Column("node", "text", "tenant/pilot/site/node", is_always=True),
     Column("device", "text", "the device, _ for the node itself", is_always=True),
-    Column("time", "time", "when it happened, by the clock of the node", is_always=True),
+    Column("time", "time", "when it happened, by the clock of the node"),
     Column("received", "time", "when the collector received it"),
     Column("type", "text", "what happened", is_always=True),
     Column("severity", "small", "0 to 4"),
@@ -38,7 +38,7 @@ EVENT_COLUMNS = (
 )
 EXPOSURE_COLUMNS = (
     Column("node", "text", "tenant/pilot/site/node", is_always=True),
-    Column("time", "time", "when the agent looked, by the clock of the node", is_always=True),
+    Column("time", "time", "when the agent looked, by the clock of the node"),
     Column("plan", "text", "SHA-256 of the frozen plan"),
     Column("phase", "text", "baseline, trial, outside or over"),
     Column("period", "int", "of the trial, from 0; -1 is outside of it"),
@@ -154,9 +154,9 @@ def _event(node: str, event: Mapping[str, Any]) -> dict[str, Any]:
         "time": _us(event["ts"]),
         "received": _us(event.get("recv")),
         "type": _text(event["type"]) or "",
-        "severity": severity if severity in range(5) else None,
+        "severity": severity if type(severity) is int and severity in range(5) else None,
         "value": _number(event.get("value")),
-        "clock": clock if clock in tuple(ClockState) else None,
+        "clock": clock if type(clock) is int and clock in tuple(ClockState) else None,
         "detail": _json(detail) if detail else None,
         "more": _json(more) if more else None,
         **{name: _text(event.get(name)) for name in ("model", "slot", "code", "why")},

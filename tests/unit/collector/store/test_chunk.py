@@ -126,3 +126,15 @@ def test_packing_pays() -> None:
     values = np.round(np.sin(np.arange(1000) / 50), 3).tolist()
     rows = gather({"x": values}, list(range(0, 20_000_000, 20_000)))
     assert len(pack(rows).body) < 1000 * 8, "a chunk is smaller than its bare numbers without their times"
+
+
+@pytest.mark.parametrize(
+    "messages", [[(2**64 - 1, 4)], [(-1, 4)], [(1, -1), (2, 5)], [(1, 2**63), (2, 4 - 2**63)]]
+)
+def test_numbers_that_no_message_has_are_refused(messages: list[tuple[int, int]]) -> None:
+    rows = gather({"x": [1.0, 2.0, 3.0, 4.0]}, [0, 1, 2, 3])
+    rows.messages = messages
+    body = pack(rows).body
+    for read in (read_chunk, read_head):
+        with pytest.raises(WireError):
+            read(body, declared=4)

@@ -336,6 +336,34 @@ def plant_times() -> Any:
     return np.array([T0 * 1000, T0 * 1000 + 10_000_000])
 
 
+def test_numbers_of_a_changed_day_file_are_left_out_not_fatal(
+    plant: Plant, exported: Export, tmp_path: Path, packed_at_once: None
+) -> None:
+    plant.commit([plant.data(T0, {"parts": [1, 2]})])
+    plant.commit([plant.event(T0 + at, "cell/alarm", sev=1, clk=1) for at in (1, 2, 3)])
+    rows = ChunkRows(NODE, "cell", "production", "ab" * 8, 1, False, T0, count=2)
+    rows.times, rows.columns = [plant_times()], {"parts": [5, 6]}
+    rows.messages = [(2**64 - 1, 1), (7, 1)]  # 2**64 - 1 is beyond all numbers of messages
+    (path,) = day_files(plant.folder)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE chunk SET body = ?", (pack(rows).body,))
+        db.execute("UPDATE event SET ts = ts + 0.5, sev = 1.5, type = x'ff' WHERE seq = 2")
+        db.execute(
+            """UPDATE event SET body = '{"clk":true,"value":"x","why":7,"detail":[1]}' WHERE seq = 3"""
+        )
+        db.commit()
+    exported("out")
+    assert not (tmp_path / "out" / FILE).exists()
+    found = {(one["code"], one["where"]): one["why"] for one in about(tmp_path / "out")["findings"]}
+    assert path.name in found[("data-damaged", f"{NODE}/cell/production")]
+    asked = "select epoch_ms(time), type, severity, clock, value, why, detail from '{}' order by received"
+    assert read(tmp_path / "out/events.parquet", asked) == [
+        (None, "", None, 1, None, None, None),
+        (T0 + 2, "alarm", 1, None, None, None, "[1]"),
+        (T0 + 3, "alarm", 1, 1, None, None, None),
+    ]
+
+
 def test_another_folder_is_never_written_over(plant: Plant, exported: Export, tmp_path: Path) -> None:
     plant.commit([plant.data(T0, {"parts": [1]})])
     (tmp_path / "out").mkdir()
