@@ -205,11 +205,16 @@ class Pilots:
     def _withdraw(self, desired: Desired, signed: bool) -> None:
         if self._current is None and self._kept.report is None:
             return
+        pilot = None if self._current is None else self._current.plan.plan.pilot
         kept = KeptPlan(
             is_recorded=self._current is None,
             withdrawn="" if self._current is None else self._current.hash,
+            ended={} if pilot is None else {"pilot": pilot, "by": desired.by, "mac": signed},
             report=self._report(desired, "applied", NO_REASON, signed=signed),
         )
+        if pilot is not None:
+            who = printable(desired.by, 128) or "a controller"
+            log.warning("the pilot %s ends here: %s withdrew its plan", pilot, who)
         self._file.save(kept)
         self._kept, self._current, self._note = kept, None, None
 
@@ -230,6 +235,7 @@ class Pilots:
         self._kept = KeptPlan(
             is_recorded=False,
             withdrawn=current.hash,
+            ended={"pilot": pilot, "by": "", "code": why.code},
             report=None
             if before is None
             else replace(before, state="rejected", ts=self._clock.now_ms(), **why.fields()),
@@ -245,7 +251,7 @@ class Pilots:
         """Put the newest change into the outbox, unless it is there."""
         if self._kept.is_recorded:
             return
-        detail: dict[str, Any] = {"withdrawn": self._kept.withdrawn}
+        detail: dict[str, Any] = {"withdrawn": self._kept.withdrawn, **self._kept.ended}
         if self._current is not None:
             frozen = self._current.plan
             detail = {

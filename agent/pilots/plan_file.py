@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +30,7 @@ class KeptPlan(Struct, frozen=True, kw_only=True):
     signed_keys: tuple[str, ...] = ()  # fingerprints of the keys whose signatures were checked
     is_recorded: bool = True
     withdrawn: str = ""  # hash of the plan that was withdrawn last
+    ended: dict[str, Any] = {}  # how that one ended, for the event
     report: Report | None = None
 
     def opened(self) -> Opened | None:

@@ -9,8 +9,9 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,10 @@ from edgebed.commands.site import require_extra as require_certificates
 from edgebed.renewal import Renewal
 from wire.clock import Clock
 from wire.errors import EdgebedError, on_purpose
+from wire.printable import counted, printable
+
+if TYPE_CHECKING:
+    from agent.pipeline.settings import DevicePlan
 
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
 STATE = click.option(
@@ -155,7 +160,10 @@ def once(config: Path, seconds: float, level: str) -> None:
 @CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print the mistakes as a JSON list.")
 def check(config: Path, as_json: bool) -> None:
-    """List every mistake in CONFIG and its model packages, with lines; connect to nothing."""
+    """List every mistake in CONFIG and its model packages, with lines; connect to nothing.
+
+    Also prints what of its devices pilots may write, and whether plans of pilots are followed.
+    """
     from agent.config import load
     from agent.state_dir import check_node
     from wire.errors import ConfigError
@@ -169,13 +177,37 @@ def check(config: Path, as_json: bool) -> None:
             sys.exit(error.exit_code)
         raise
     devices, models = len(plan.devices), len(plan.config.models)
+    remote, points = plan.config.remote, _set_points(plan.devices)
     if as_json:
         found = {"ok": True, "node": str(plan.address), "devices": devices, "models": models}
+        found |= {"pilot": remote.pilot, "pilot_signers": remote.pilot_signers, "set_points": points}
         click.echo(json.dumps(found | ({"warnings": plan.doubts} if plan.doubts else {})))
     else:
         for doubt in plan.doubts:
             click.echo(f"warning: {doubt}", err=True)
         click.echo(f"{config} is valid: {plan.address}, devices: {devices}, models: {models}")
+        for each in points:
+            limits = f"{each['min']:g} to {each['max']:g}, safe {each['safe']:g}"
+            click.echo(printable(f"  a pilot may set {each['name']} of {each['device']}: {limits}", 300))
+        if remote.pilot:
+            keys = ", ".join(path.name for path in plan.config.trust.keys) or "none"
+            signers = counted(remote.pilot_signers, "signature")
+            click.echo(f"  plans of pilots are followed with {signers} by a key of trust.keys: {keys}")
+        elif points:
+            click.echo("  no plan of a pilot is followed: remote.pilot is not true")
+
+
+def _set_points(devices: Mapping[str, DevicePlan]) -> list[dict[str, Any]]:
+    """What `allow_write` allows."""
+    points = {name: each.set_point for name, each in devices.items() if each.set_point is not None}
+    return [
+        {
+            "device": name,
+            "name": each.name,
+            **{key: getattr(each.limits, key) for key in ("min", "max", "safe")},
+        }
+        for name, each in points.items()
+    ]
 
 
 @command.command()

@@ -285,9 +285,10 @@ def _of_events(pilot: _Pilot, events: PilotEvents, known: Collection[str]) -> It
             others[(node, digest)] = others.get((node, digest), 0) + 1
     for (node, digest), count in sorted(others.items()):
         yield Finding(code="plan-other", where=node, args={"hash": digest[:12], "events": count})
-    for node, at_ms, digest in events.withdrawn:
+    for node, at_ms, digest, by in events.withdrawn:
         if digest in known and at_ms < pilot.schedule.trial_ms[1]:
-            yield Finding(code="withdrawn", where=node, args={"at_ms": at_ms, "hash": digest[:12]})
+            args: dict[str, str | int | float] = {"at_ms": at_ms, "hash": digest[:12], "by": by}
+            yield Finding(code="withdrawn", where=node, args=args)
     for node, count in sorted(events.unreadable.items()):
         yield Finding(code="events-unreadable", where=node, args={"events": count})
     for node in sorted(events.cut):

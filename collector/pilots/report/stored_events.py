@@ -29,7 +29,7 @@ class PilotEvents:
     """
 
     recorded: list[tuple[str, int, str]] = field(default_factory=list)  # node, ts, hash
-    withdrawn: list[tuple[str, int, str]] = field(default_factory=list)
+    withdrawn: list[tuple[str, int, str, str]] = field(default_factory=list)
     numbers: dict[tuple[str, str], tuple[str, int]] = field(
         default_factory=dict
     )  # node, hash -> outbox, number
@@ -78,8 +78,8 @@ def _add_plan(found: PilotEvents, node: str, event: dict[str, Any], pilot: str) 
     if not isinstance(detail, dict):
         return
     digest, withdrawn = detail.get("hash"), detail.get("withdrawn")
-    if isinstance(withdrawn, str) and withdrawn:  # it names no pilot: its hash does
-        found.withdrawn.append((node, event["ts"], withdrawn[:64]))
+    if isinstance(withdrawn, str) and withdrawn:  # of an older agent it names no pilot: its hash does
+        found.withdrawn.append((node, event["ts"], withdrawn[:64], str(detail.get("by", ""))[:128]))
     elif detail.get("pilot") != pilot:
         return
     elif isinstance(digest, str) and digest:

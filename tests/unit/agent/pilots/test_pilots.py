@@ -265,8 +265,38 @@ async def test_a_plan_ends_when_too_few_of_its_keys_count(tmp_path: Path) -> Non
     found = node.pilots.reported()
     assert found is not None
     assert (found.state, found.code, found.args) == ("rejected", "pilot-not-signed", {"keys": 1, "of": 2})
-    assert node.events[-1].detail == {"withdrawn": opened(doc).hash}
+    assert node.events[-1].detail == {
+        "withdrawn": opened(doc).hash, "pilot": "trial-1", "by": "", "code": "pilot-not-signed",
+    }  # fmt: skip
     assert Node(tmp_path, least_signers=2).active == ""
+
+
+def test_a_withdrawal_names_who_asked_also_after_a_restart(tmp_path: Path) -> None:
+    """It needs no signature: a trial can always be ended, and the event states by whom."""
+
+    async def lives(node: Node) -> None:
+        task = asyncio.create_task(node.pilots.run())
+        await until(lambda: node.events)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    doc = signed(changed(), "acme")
+    node = Node(tmp_path)
+    assert node.judge(doc, 1, mac=True) == ""
+    body = encode(Desired(ver=2, ts=node.clock.ms, by="kim", doc={}))
+    node.pilots.judge(body, True)  # and it is killed before the event is recorded
+    assert node.active == ""
+    again = Node(tmp_path)
+    asyncio.run(lives(again))
+    expected = {"withdrawn": opened(doc).hash, "pilot": "trial-1", "by": "kim", "mac": True}
+    assert again.events[-1].detail == expected
+    (tmp_path / "other").mkdir()
+    plain = Node(tmp_path / "other")
+    assert plain.judge(doc) == ""
+    plain.pilots.judge(b"", False)
+    asyncio.run(lives(plain))
+    assert plain.events[-1].detail == expected | {"by": "", "mac": False}
 
 
 def test_a_plan_that_the_node_cannot_follow_is_refused(node: Node) -> None:
