@@ -99,7 +99,9 @@ def _version(view: View, each: PlanVersion) -> Markup:
     lines.append(view.texts("version.in-time" if each.in_time else "version.late"))
     for node in view.report.nodes:
         if node in each.nodes:
-            lines.append(view.texts("version.node", node=node, at=view.times.at(each.nodes[node])))
+            in_time = each.nodes[node] < view.report.trial_ms[0]
+            key = "version.node" if in_time else "version.node-late"
+            lines.append(view.texts(key, node=node, at=view.times.at(each.nodes[node])))
         else:
             lines.append(view.texts("version.not-recorded", node=node))
     if each.trial_rows or each.previous:
@@ -165,13 +167,9 @@ def _guardrail(view: View, kpi: KpiReport) -> tuple[str | Markup, ...]:
 
 def limits(view: View) -> Markup:
     """What this design cannot show."""
-    return section(
-        view,
-        "limits",
-        tag(
-            "ul", *(tag("li", view.texts.code("limit", code), data_code=code) for code in view.report.limits)
-        ),
-    )
+    lines = [tag("li", view.texts.code("limit", code), data_code=code) for code in view.report.limits]
+    body = tag("ul", *lines) if lines else tag("p", view.texts("limits.none"))
+    return section(view, "limits", body)
 
 
 def recompute(view: View) -> Markup:

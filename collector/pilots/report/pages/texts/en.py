@@ -244,7 +244,8 @@ EN: dict[str, str] = {
     "version.keys": "Keys that signed it ({n}): {keys}",
     "version.in-time": "Every node recorded it before the first moment of the trial.",
     "version.late": "Not every node recorded it before the first moment of the trial.",
-    "version.node": "{node} recorded it at {at}.",
+    "version.node": "{node} recorded it at {at}, before the trial.",
+    "version.node-late": "{node} recorded it at {at}, when the trial had begun.",
     "version.not-recorded": "{node} has not recorded it.",
     "version.rows": "Rows of the trial that were stored before it: {rows}.",
     # sensitivity, limits, hashes

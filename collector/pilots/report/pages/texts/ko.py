@@ -270,7 +270,8 @@ KO: dict[str, str] = {
     "version.keys": "서명한 키 {n}개: {keys}",
     "version.in-time": "모든 노드가 실증이 시작되기 전에 이 계획을 기록했다.",
     "version.late": "실증이 시작되기 전에 이 계획을 기록하지 않은 노드가 있다.",
-    "version.node": "{node}: {at}에 기록했다.",
+    "version.node": "{node}: 실증 전인 {at}에 기록했다.",
+    "version.node-late": "{node}: 실증이 시작된 뒤인 {at}에 기록했다.",
     "version.not-recorded": "{node}: 기록하지 않았다.",
     "version.rows": "이 버전 전에 이미 저장된 실증 데이터의 행: {rows}개.",
     # sensitivity, limits, hashes

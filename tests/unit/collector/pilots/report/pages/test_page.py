@@ -260,6 +260,37 @@ def test_windows_with_a_gap_stand_side_by_side() -> None:
     assert shades == [(0.0, 48.5), (51.5, 48.5)]
 
 
+def test_a_plan_that_came_late_is_named_by_node(switchback: Report) -> None:
+    first, start = switchback.versions[0], switchback.trial_ms[0]
+    late = msgspec.structs.replace(
+        first,
+        version=2,
+        previous=first.hash,
+        reason="the shift",
+        nodes={"a": start},
+        in_time=False,
+        trial_rows=1200,
+    )
+    report = msgspec.structs.replace(switchback, nodes=(*switchback.nodes, "a", "b"), versions=(first, late))
+    shown = texts_of(part(tree(page(report, "en")), "plan"))
+    assert f"{reports.NODE} recorded it at 2027-02-28 00:00, before the trial." in shown
+    assert "a recorded it at 2027-03-01 06:00, when the trial had begun. b has not recorded it." in shown
+    assert "Rows of the trial that were stored before it: 1,200." in shown
+    assert "Reason: the shift" in shown
+
+
+def test_what_was_applied_stands_beside_what_was_planned(switchback: Report) -> None:
+    root = tree(page(switchback, "en"))
+    rows = list(part(root, "switches").iter("tr"))[1:]
+    assert len(rows) == len(switchback.switches)
+    assert "after a restart of the agent" in texts_of(rows[5])
+    assert "the slot had no running model" in texts_of(rows[8])
+    ran = part(root, "ran")
+    planned, applied = (list(next(by_class(ran, name)).iter("rect")) for name in ("planned", "applied"))
+    assert [each.get("class") for each in planned] == [each.planned for each in switchback.ran]
+    assert len(applied) >= len(planned)
+
+
 # --- nothing runs, nothing is fetched
 
 
