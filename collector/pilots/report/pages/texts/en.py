@@ -90,9 +90,10 @@ EN: dict[str, str] = {
     "column.periods": "Counted",
     "column.correlation": "Correlation",
     "kpi.primary": "primary",
-    "kpi.used": "{used}/{planned} periods",
+    "kpi.used": "{used} of {planned}",
     "kpis.note": "Verdicts come from the interval alone: met if all of it is at the target or beyond, not met if all of it is short, else not shown. "
-    "Only the primary KPI answers the question; the intervals of the others are not corrected for their number.",
+    "Only the primary KPI answers the question; the intervals of the others are not corrected for their number. "
+    "Below each value: periods used of those planned.",
     "kpis.note-so-far": "The trial runs. These numbers change until its end, and no verdict follows from them.",
     "relative": "relative",
     "absolute": "difference",
