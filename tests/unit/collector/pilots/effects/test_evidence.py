@@ -9,6 +9,7 @@ import pytest
 
 from bench.evidence import __main__ as page
 from bench.evidence import naive
+from bench.evidence.cell import Found
 from bench.evidence.cells import CELLS, simulate
 from collector.pilots.effects import numbers, phases
 
@@ -85,3 +86,24 @@ def test_what_is_off_is_named() -> None:
         "false",
     ]
     assert "28+28, rho 0.6: coverage" in page.summary([(CELLS[at], bad, good)])
+
+
+def test_a_bias_and_a_target_met_without_an_effect_are_named() -> None:
+    at = next(at for at, cell in enumerate(CELLS) if cell.name.startswith("14 periods, carry-over 0.1"))
+    good = simulate((at, 0, True))._replace(coverage=0.93, bias=-0.15)
+    assert page.faults(CELLS[at], good, good) == []
+    assert page.faults(CELLS[at], good._replace(bias=0.0), good) == ["bias 0.000 instead of -0.150"]
+    demo = next(cell for cell in CELLS if cell.name == "ward alarms, no effect")
+    sound = Found(0.96, runs=200, false_met=0.02, met=0.05)
+    assert page.faults(demo, sound, sound) == []
+    assert page.faults(demo, sound, sound._replace(met=0.055)) == ["5.5% met"]
+    assert "target met in 5.0%, fresh 5.0%" in page.row(demo, sound, sound)
+
+
+def test_the_page_has_every_cell_and_none_is_off() -> None:
+    written = page.RESULTS.read_text()
+    assert "\n256 cells, seeds 20261130 and 7919; 0 off:\n" in written
+    assert len(CELLS) == 256
+    for cell in CELLS:
+        assert f"| {cell.name} |" in written
+        assert cell.limit in written
