@@ -33,6 +33,7 @@ from collector.ledger.enrolled import EnrolledNodes, NodeKeys
 from collector.ledger.ledger import Ledger
 from collector.mqtt.link import AckLink, Link, LinkIdentity
 from collector.mqtt.received import Receiver
+from collector.pilots.report.making import ReportMaker
 from collector.pruning import PRUNE, Pruner
 from collector.requests import answer, requested
 from collector.reset import RESET, reset
@@ -46,6 +47,7 @@ from collector.rollout.records import RolloutRecords
 from collector.state.audit import Audit
 from collector.state.commands import CommandRecord, CommandRecords
 from collector.state.desired import DesiredDocument, DesiredDocuments
+from collector.state.pilot_plans import PilotPlans
 from collector.state.state_file import StateFile, StateNewer
 from collector.store.reader import Readers
 from collector.store.store import SqliteStore
@@ -60,6 +62,7 @@ from collector.web.fleet_pages import FleetPages
 from collector.web.listener import BoundedListener
 from collector.web.models import ModelRoutes
 from collector.web.node_access import NodeAccess
+from collector.web.pilot_reports import PilotReportRoutes
 from collector.web.rollouts import RolloutRoutes
 from collector.web.tls import ServerTls
 from wire.clock import Clock
@@ -160,6 +163,7 @@ class Collector:
             commands=CommandRoutes(records, self.commands, self.fleet, audit, clock),
             models=ModelRoutes(packages, audit, clock, self.rollouts.offered, self.rollouts.in_use),
             rollouts=RolloutRoutes(self.rollouts, packages, self.fleet, audit, clock),
+            reports=self._open_reports(),
         )
         self.app = build(
             sources,
@@ -192,6 +196,11 @@ class Collector:
         records = CommandRecords(self.state)
         self.rollouts = Rollouts(RolloutRecords(self.state), records, self.commands, self.fleet, self.clock)
         return packages, Audit(self.state), records
+
+    def _open_reports(self) -> PilotReportRoutes:
+        """Make what gives the reports of pilots."""
+        self.reports = ReportMaker(self.store.source, self.ledger, self.clock)
+        return PilotReportRoutes(PilotPlans(self.state), self.documents, self.reports, self.clock)
 
     @property
     def url(self) -> str:
@@ -244,6 +253,7 @@ class Collector:
         self.link.hold()
         self.ingest.stop()
         self.link.stop()
+        self.reports.close()
         self.readers.close()
         self.store.close()
         self.app.state.sign_in.close()

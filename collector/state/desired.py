@@ -7,8 +7,10 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from collector.state.pilot_plans import keep
 from collector.state.state_file import StateFile
 from wire.messages import Desired
+from wire.pilot.frozen import SignedPlan
 
 What = Literal["config", "pilot"]  # the last part of the topic
 
@@ -39,10 +41,19 @@ class DesiredDocuments:
     def put(
         self, node: str, doc: dict[str, Any], *, by: str, at_ms: int, after: int = 0, what: What = "config"
     ) -> DesiredDocument:
-        """Replace a document of a node. Its version is above those of `after` and of the one before."""
+        """Replace a document of a node. Its version is above those of `after` and of the one before.
+
+        A plan is kept as `PilotPlans` in the same transaction.
+
+        Raises:
+            WireError: a plan cannot be read.
+            TooManyPlans: the tenant of the node has too many.
+        """
         with self._state.transaction() as db:
             known = db.execute("SELECT ver FROM desired WHERE node = ? AND what = ?", (node, what)).fetchone()
             made = DesiredDocument(node, max(after, known[0] if known else 0) + 1, at_ms, by, doc, what)
+            if what == "pilot" and doc:
+                keep(db, node, msgspec.convert(doc, SignedPlan), by=by, at_ms=at_ms)
             db.execute(
                 "INSERT OR REPLACE INTO desired VALUES (?,?,?,?,?,?)",
                 (node, what, made.ver, at_ms, by, msgspec.json.encode(doc).decode()),

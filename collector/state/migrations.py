@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 Step = Callable[[sqlite3.Connection], object]
 
@@ -76,9 +80,27 @@ def _desired_pilot(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE desired_now RENAME TO desired")
 
 
+def _pilot_plans(db: sqlite3.Connection) -> None:
+    # every version that was sent, also after a withdrawal: reports are made of it
+    db.execute(
+        "CREATE TABLE pilot_plan(tenant TEXT NOT NULL, hash TEXT NOT NULL, pilot TEXT NOT NULL,"
+        " version INTEGER NOT NULL, previous TEXT NOT NULL, at_ms INTEGER NOT NULL, who TEXT NOT NULL,"
+        " doc TEXT NOT NULL, PRIMARY KEY(tenant, hash)) STRICT, WITHOUT ROWID"
+    )
+    for node, at_ms, who, doc in db.execute("SELECT node, at_ms, who, doc FROM desired WHERE what = 'pilot'"):
+        with suppress(KeyError, TypeError, ValueError):  # a withdrawn plan is {}
+            payload = base64.b64decode(json.loads(doc)["payload"], validate=True)
+            frozen = json.loads(payload)
+            values = (
+                node.split("/")[0], hashlib.sha256(payload).hexdigest(), frozen["plan"]["pilot"],
+                frozen["version"], frozen["previous"], at_ms, who, doc,
+            )  # fmt: skip
+            db.execute("INSERT OR IGNORE INTO pilot_plan VALUES (?,?,?,?,?,?,?,?)", values)
+
+
 # Step n makes version n of version n - 1. A step that was released never changes: add one at the end, and a
 # fixture of the version before it to tests/fixtures/state-db.
-STEPS: Sequence[Step] = (_first, _users, _desired, _commands, _rollouts, _desired_pilot)
+STEPS: Sequence[Step] = (_first, _users, _desired, _commands, _rollouts, _desired_pilot, _pilot_plans)
 
 
 def migrate(db: sqlite3.Connection, steps: Sequence[Step]) -> None:

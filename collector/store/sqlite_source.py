@@ -95,6 +95,9 @@ _COUNT_QUARANTINED = f"SELECT count(*) FROM quarantine WHERE {_UNDER}"  # noqa: 
 _QUARANTINED = f"SELECT recv, topic, why, size, head FROM quarantine WHERE {_UNDER} ORDER BY id DESC LIMIT ?2"  # noqa: S608
 
 
+_TOO_SLOW = "the question took too long: ask for a shorter time"
+
+
 class SqliteSource:
     """Read-only connections to the day files of a folder."""
 
@@ -431,6 +434,8 @@ class SqliteSource:
         """Every day file with a connection, the newest first; an unreadable one is noted and left out."""
         if self._is_closed:
             raise TryAgain("the store was closed: ask again when the collector runs")
+        if time.monotonic() > self.deadline:  # short questions do not ask the progress handler
+            raise TooSlow(_TOO_SLOW)
         files = day_files(self._folder)
         names = {path.name for path in files}  # a damaged file that was rescued has its name again
         self.damaged = {path.name.removesuffix(".damaged") for path in aside(self._folder)} - names
@@ -453,7 +458,7 @@ class SqliteSource:
                 self.damaged.add(path.name)
                 self.suspects.add(path.name)
             elif getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
-                raise TooSlow("the question took too long: ask for a shorter time") from error
+                raise TooSlow(_TOO_SLOW) from error
             elif path.exists():
                 raise TryAgain(f"the store cannot be read now: {error}") from error
         except (WireError, msgspec.MsgspecError, TypeError, ValueError):

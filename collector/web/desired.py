@@ -18,6 +18,7 @@ from collector.fleet.fleet import Fleet
 from collector.rights.user import Action
 from collector.state.audit import Audit, AuditEntry
 from collector.state.desired import DesiredDocument, DesiredDocuments, What
+from collector.state.pilot_plans import TooManyPlans
 from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
 from collector.web.pilot_entries import entry
@@ -174,7 +175,10 @@ class DesiredRoutes:
         def act() -> dict[str, Any]:
             reported = self._fleet.reported(node, what)
             after = 0 if reported is None else reported.ver
-            made = self._documents.put(node, doc, by=user.name, at_ms=now, after=after, what=what)
+            try:
+                made = self._documents.put(node, doc, by=user.name, at_ms=now, after=after, what=what)
+            except TooManyPlans as error:
+                raise HTTPException(409, str(error)) from error
             self._publish(made)
             entry = AuditEntry(now, user.name, act_name, node, address, f"version {made.ver}", node)
             self._audit.note(entry)

@@ -95,6 +95,7 @@ COVERED_BY = {
     "collector.pilots.report.exposure": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.report.kpi_report": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.report.limits": "tests/unit/collector/pilots/report/test_assemble.py",
+    "collector.pilots.report.making": "tests/unit/collector/web/test_pilot_reports.py",
     "collector.pilots.report.sources": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.report.stored_events": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.effects.numbers": "tests/unit/collector/pilots/effects/test_before_after.py",

@@ -268,6 +268,10 @@ def _of_plan(
         for node, at_ms in version.nodes.items():
             if at_ms < start_ms and _is_backdated(events, read, node, version.hash):
                 yield Finding(code="plan-backdated", where=node, args={"version": version.version})
+    if len(versions) > 1 and pilot.until_ms >= start_ms:
+        for node in pilot.plan.nodes:
+            if node not in versions[-1].nodes:
+                yield Finding(code="plan-not-recorded", where=node, args={"version": versions[-1].version})
     for version, opened in zip(versions[1:], pilot.versions[1:], strict=True):
         yield Finding(
             code="amended",

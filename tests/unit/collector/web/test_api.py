@@ -20,6 +20,7 @@ from collector.web.api import Sources, all_routes
 from collector.web.commands import CommandRoutes
 from collector.web.desired import DesiredRoutes
 from collector.web.models import ModelRoutes
+from collector.web.pilot_reports import PilotReportRoutes
 from collector.web.rollouts import RolloutRoutes
 from collector.web.sign_in import SignIn
 from tests.unit.collector.web.serving import BASE, EP, JPEG, NODE, Get
@@ -56,8 +57,12 @@ def _model_routes() -> ModelRoutes:
     return ModelRoutes(None, None, Clock(), None, None)  # type: ignore[arg-type]
 
 
+def _report_routes() -> PilotReportRoutes:
+    return PilotReportRoutes(None, None, None, Clock())  # type: ignore[arg-type]
+
+
 async def test_every_route_is_documented_and_answers_as_documented(site: tuple[Collector, Get]) -> None:
-    made = _desired_routes(), _command_routes(), _model_routes(), _rollout_routes()
+    made = _desired_routes(), _command_routes(), _model_routes(), _rollout_routes(), _report_routes()
     sources = Sources(Clock(), *[None] * 9, *made)  # type: ignore[arg-type]
     signs_in = SignIn(None, None, Clock(), None)  # type: ignore[arg-type]
     routes = {

@@ -60,6 +60,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "/api/v1/nodes/{t}/{p}/{s}/{n}/desired": {"body": {"publish": {"arm": {"raw": False}}}},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/pilot": {"body": PLANS["acme"]},
     "/api/v1/pilots": {},
+    "/api/v1/pilots/plans": {},
+    "/api/v1/pilots/{owner}/{pilot}/report": {},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/commands": {"body": {"name": "ping"}},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/commands/{id}": {"body": {}},
     "/api/v1/models": {},
@@ -166,6 +168,8 @@ class Site:
             "name": HAN,
             "token": token,
             "id": COMMAND,
+            "owner": "acme",
+            "pilot": "trial-1",
         }
         for name, value in values.items():
             path = path.replace(f"{{{name}}}", value)

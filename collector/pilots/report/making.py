@@ -1,0 +1,118 @@
+"""Makes reports for those who ask a running collector: one at a time, in a thread, and each only once."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+
+from collector.ledger.ledger import Ledger
+from collector.pilots.report.document import Report
+from collector.store.source import Source
+from wire.clock import Clock
+from wire.errors import TryAgain
+from wire.pilot.frozen import Opened
+
+MAX_WAITING = 4  # reports that are being made or wait
+LONGEST_S = 600.0
+KEEP_S = 60.0  # for so long a report answers, although rows came since
+_KEPT = 8
+
+_Key = tuple[str, int]  # hash of the plan, moment
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    report: Report
+    stored: int  # messages of the plan's nodes when it was made
+    at_s: float
+
+
+class ReportMaker:
+    """Reports of pilots from the store of a running collector.
+
+    A report is kept until messages of the pilot's nodes come, and for a minute at least: whoever asks again
+    and again gets the same one.
+    """
+
+    def __init__(self, open_source: Callable[[], Source], ledger: Ledger, clock: Clock) -> None:
+        self._open_source = open_source
+        self._ledger = ledger
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, "pilot-report")
+        self._making: dict[_Key, asyncio.Future[Report]] = {}
+        self._kept: OrderedDict[_Key, _Made] = OrderedDict()
+        self._source: Source | None = None  # of the report that is being made
+        self._is_closed = False
+
+    async def report(self, versions: Sequence[Opened], until_ms: int) -> Report:
+        """The report of a pilot as of the last switch or end of a period before `until_ms`.
+
+        Raises:
+            TryAgain: too many are being made, or it took too long.
+            EdgebedError: it cannot be made; the sentence says why.
+        """
+        newest = versions[-1]
+        key = newest.hash, moment(newest, min(until_ms, self._clock.now_ms()))
+        known = self._kept.get(key)
+        if known is not None and self._is_fresh(known, newest):
+            self._kept.move_to_end(key)
+            return known.report
+        making = self._making.get(key)
+        if making is None:
+            if len(self._making) >= MAX_WAITING or self._is_closed:
+                raise TryAgain(f"{len(self._making)} reports are being made: try again later")
+            making = asyncio.get_running_loop().run_in_executor(
+                self._thread, self._make, tuple(versions), key
+            )
+            self._making[key] = making
+            making.add_done_callback(lambda done: self._end(key, done))
+        return await asyncio.shield(making)  # who asks may leave; the next one gets it
+
+    def close(self) -> None:
+        """Cut off the report that is being made. Blocks for a moment."""
+        self._is_closed = True
+        if (source := self._source) is not None:
+            source.deadline = -math.inf
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _end(self, key: _Key, done: asyncio.Future[Report]) -> None:
+        self._making.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # who asked for it may have left
+
+    def _is_fresh(self, known: _Made, newest: Opened) -> bool:
+        is_young = self._clock.monotonic() - known.at_s < KEEP_S
+        return is_young or known.stored == self._stored(newest)
+
+    def _stored(self, newest: Opened) -> int:
+        nodes = newest.plan.plan.nodes
+        return sum(known.account.stored.count() for node in nodes for known in self._ledger.known_of(node))
+
+    def _make(self, versions: tuple[Opened, ...], key: _Key) -> Report:
+        # numpy and the analysis are loaded with the first report
+        from collector.pilots.report.assemble import assemble
+
+        stored = self._stored(versions[-1])
+        with closing(self._open_source()) as source:
+            source.deadline = -math.inf if self._is_closed else time.monotonic() + LONGEST_S
+            self._source = source
+            try:
+                report = assemble(versions, source, self._ledger, key[1])
+            finally:
+                self._source = None
+        self._kept[key] = _Made(report, stored, self._clock.monotonic())
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return report
+
+
+def moment(newest: Opened, until_ms: int) -> int:
+    """The last moment before `until_ms` at which the report changes: a start or an end of a period."""
+    edges = (edge for each in newest.plan.schedule.periods for edge in (each.start_ms, each.end_ms))
+    return max((edge for edge in edges if edge <= until_ms), default=0)

@@ -1,0 +1,163 @@
+"""The plans that were sent, and the report of a pilot, for those who may see all of its nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from collector.pilots.report.document import Report
+from collector.pilots.report.making import ReportMaker
+from collector.state.desired import DesiredDocuments
+from collector.state.pilot_plans import PilotPlans, SentPlan
+from collector.web.bodies import json_answer
+from collector.web.parameters import number, unknown
+from collector.web.rules import FILTERED, Ruled, sight_of
+from wire.clock import Clock
+from wire.errors import WireError
+from wire.pilot.frozen import Opened
+
+PATH = "/api/v1/pilots/{owner}/{pilot}/report"
+PARAMETERS = ("until", "hash")
+_MAX_MS = 2**53 - 1
+
+Sent = tuple[SentPlan, Opened]
+
+
+class PilotReportRoutes:
+    """The routes. `made` gives the report that a request asks for, so another form of it is a few lines.
+
+    A route of HTML or PDF has a path of its own below `PATH`, calls `await self.made(request)`, renders what
+    that returns in a thread, and has the rule FILTERED too: `made` itself checks who may see the pilot.
+    """
+
+    def __init__(
+        self, plans: PilotPlans, documents: DesiredDocuments, maker: ReportMaker, clock: Clock
+    ) -> None:
+        self._plans = plans
+        self._documents = documents
+        self._maker = maker
+        self._clock = clock
+
+    def routes(self) -> list[BaseRoute]:
+        """Its routes."""
+        return [
+            Ruled("/api/v1/pilots/plans", self.sent, FILTERED),
+            Ruled(PATH, self.report, FILTERED),
+        ]
+
+    async def sent(self, request: Request) -> Response:
+        """Every version of each plan that was sent, also of pilots that are over or were withdrawn."""
+        sees, now_ms = sight_of(request), self._clock.now_ms()
+
+        def answer() -> list[dict[str, Any]]:
+            found = _seen(self._plans.all(), sees)
+            wanted = {(each.node, _hash(each.doc)) for each in self._documents.all() if each.what == "pilot"}
+            in_use = {digest for _, digest in wanted}
+            amended = {(one.tenant, one.previous) for one, _ in found}
+            return [_entry(one, opened, in_use, amended, now_ms) for one, opened in found]
+
+        return json_answer({"plans": await asyncio.to_thread(answer)})
+
+    async def report(self, request: Request) -> Response:
+        """The report as canonical JSON."""
+        found = await self.made(request)
+
+        def body() -> bytes:
+            from collector.pilots.report.canonical_report import report_bytes
+
+            return report_bytes(found)
+
+        return Response(await asyncio.to_thread(body), media_type="application/json")
+
+    async def made(self, request: Request) -> Report:
+        """The report that a request asks for.
+
+        Raises:
+            HTTPException: 404 there is no such pilot, or the user may not see all of its nodes; 400 a
+                parameter is wrong; 409 its versions do not follow each other.
+            TryAgain: too many reports are being made.
+        """
+        for name in request.query_params:
+            if name not in (*PARAMETERS, "lang"):
+                raise HTTPException(400, unknown("parameter", name, PARAMETERS))
+        until_ms = number(request, "until", _MAX_MS, 0, _MAX_MS)
+        versions = await asyncio.to_thread(
+            self._versions,
+            request.path_params["owner"],
+            request.path_params["pilot"],
+            sight_of(request),
+            request.query_params.get("hash", ""),
+        )
+        try:
+            return await self._maker.report(versions, until_ms)
+        except WireError as error:
+            raise HTTPException(409, str(error)) from error
+
+    def _versions(self, tenant: str, pilot: str, sees: Callable[[str], bool], digest: str) -> list[Opened]:
+        """The versions up to the one with this hash, or to the one that was sent last."""
+        found = _seen(self._plans.of(tenant, pilot), sees)
+        by_hash = {one.hash: opened for one, opened in found}
+        newest = next((one.hash for one, _ in found if not digest or one.hash == digest), None)
+        if newest is None:
+            raise HTTPException(404, "no such plan was sent to nodes of which you may see all")
+        versions: list[Opened] = []
+        while newest in by_hash:  # a version names the hash of the one before, so there is no circle
+            versions.insert(0, by_hash[newest])
+            newest = versions[0].plan.previous
+        return versions
+
+
+def _seen(plans: Iterable[SentPlan], sees: Callable[[str], bool]) -> list[Sent]:
+    """The plans of which all nodes may be seen."""
+    found = []
+    for one in plans:
+        try:
+            opened = one.opened()
+        except WireError:  # of an older release
+            continue
+        if all(sees(node) for node in opened.plan.plan.nodes):
+            found.append((one, opened))
+    return found
+
+
+def _hash(doc: dict[str, Any]) -> str:
+    from wire.pilot.frozen import read_signed
+
+    try:
+        return read_signed(msgspec.json.encode(doc)).hash if doc else ""
+    except WireError:
+        return ""
+
+
+def _entry(
+    one: SentPlan, opened: Opened, in_use: set[str], amended: set[tuple[str, str]], now_ms: int
+) -> dict[str, Any]:
+    plan, (start_ms, end_ms) = opened.plan.plan, opened.plan.schedule.trial_ms
+    if (one.tenant, one.hash) in amended:
+        state = "amended"
+    elif end_ms <= now_ms:
+        state = "over"
+    elif one.hash not in in_use:
+        state = "withdrawn"
+    else:
+        state = "trial" if start_ms <= now_ms else "planned"
+    return {
+        "owner": one.tenant,
+        "pilot": one.pilot,
+        "title": msgspec.to_builtins(plan.title),
+        "hash": one.hash,
+        "version": one.version,
+        "previous": one.previous,
+        "nodes": list(plan.nodes),
+        "trial": [start_ms, end_ms],
+        "state": state,
+        "ts": one.at_ms,
+        "by": one.by,
+    }

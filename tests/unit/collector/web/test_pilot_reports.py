@@ -1,0 +1,208 @@
+"""Reports of pilots over real HTTP: who may see them, what is kept, and a collector that nobody overloads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from collector.app import Collector
+from collector.pilots.report import assemble as assembling
+from collector.pilots.report.canonical_report import read_report
+from collector.pilots.report.making import MAX_WAITING, ReportMaker, moment
+from collector.rights.user import Grant
+from collector.store.sqlite_source import SqliteSource
+from tests.unit.collector.pilots.kpis.stored_rows import NODE, Plant
+from tests.unit.collector.pilots.report.played_pilot import (
+    PERIOD_MS,
+    PLAN,
+    PlayedPilot,
+    changed,
+    opened,
+    report_of,
+)
+from tests.unit.collector.web.serving import serving
+from wire.clock import Clock
+from wire.errors import TryAgain
+from wire.pilot.frozen import Opened, envelope
+
+PATH = "/api/v1/pilots/acme/line-1/report"
+
+
+def doc(plan: Opened) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(envelope(plan.payload, plan.signatures))
+    return found
+
+
+def played(folder: Path) -> PlayedPilot:
+    plant = Plant(folder / "store", Clock())
+    pilot = PlayedPilot(plant, PLAN)
+    pilot.play()
+    plant.store.close()
+    return pilot
+
+
+def send(collector: Collector, plan: Opened, node: str = NODE, at_ms: int = 1) -> None:
+    collector.documents.put(node, doc(plan), by="kim", at_ms=at_ms, what="pilot")
+
+
+async def test_the_report_is_that_of_the_stored_rows_also_after_a_withdrawal(tmp_path: Path) -> None:
+    pilot = played(tmp_path)
+    async with serving(tmp_path) as (collector, get):
+        assert (await get(PATH)).status == 404
+        send(collector, pilot.newest)
+        collector.documents.put(NODE, {}, by="kim", at_ms=2, what="pilot")
+        answer = await get(PATH)
+        assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+        found = read_report(answer.body)
+        assert (found.word, found.plan_hash) == ("met", pilot.newest.hash)
+        [listed] = (await get("/api/v1/pilots/plans")).json()["plans"]
+        assert (listed["state"], listed["nodes"], listed["by"]) == ("over", [NODE], "kim")
+        half = pilot.newest.plan.schedule.trial[9].end_ms
+        early = read_report((await get(f"{PATH}?until={half + 5_000}")).body)
+        assert (early.until_ms, early.state, early.reason) == (half, "running", "trial-not-over")
+        for query, status in (("until=x", 400), ("unti=1", 400), ("hash=ff", 404)):
+            assert (await get(f"{PATH}?{query}")).status == status
+    made = report_of(tmp_path / "store", pilot.versions)
+    assert msgspec.structs.replace(found, software="") == msgspec.structs.replace(made, software="")
+
+
+async def test_each_version_is_listed_and_the_last_one_that_was_sent_is_reported(tmp_path: Path) -> None:
+    first = opened(PLAN)
+    second = opened(changed(("min: 0.05", "min: 0.02")), after=first, reason="it was a mistake")
+    later = opened(changed(("2026-11-23", "2099-11-23"), ("2026-11-23", "2099-11-23"), ("line-1", "line-2")))
+    played(tmp_path)
+    async with serving(tmp_path) as (collector, get):
+        for at_ms, plan in enumerate((first, second, later), 1):
+            send(collector, plan, at_ms=at_ms)
+        listed = (await get("/api/v1/pilots/plans")).json()["plans"]
+        assert [(each["pilot"], each["version"], each["state"]) for each in listed] == [
+            ("line-2", 1, "planned"), ("line-1", 2, "over"), ("line-1", 1, "amended"),
+        ]  # fmt: skip
+        collector.documents.put(NODE, {}, by="kim", at_ms=9, what="pilot")
+        assert (await get("/api/v1/pilots/plans")).json()["plans"][0]["state"] == "withdrawn"
+        found = read_report((await get(PATH)).body)
+        assert [each.version for each in found.versions] == [1, 2]
+        assert {each.code for each in found.findings} == {"amended", "plan-not-recorded"}
+        earlier = read_report((await get(f"{PATH}?hash={first.hash}")).body)
+        assert [each.version for each in earlier.versions] == [1]
+
+
+async def test_only_who_sees_all_nodes_sees_the_pilot_and_tenants_may_use_the_same_name(
+    tmp_path: Path,
+) -> None:
+    both = "nodes: [acme/trial/hall/cell-01, acme/other/hall/cell-02]"
+    mine = opened(changed(("nodes: [acme/trial/hall/cell-01]", both)))
+    theirs = opened(changed(("owner: acme", "owner: hanbit"), ("[acme/trial", "[hanbit/trial")))
+    played(tmp_path)
+    async with serving(tmp_path) as (collector, get):
+        send(collector, mine)
+        send(collector, theirs, "hanbit/trial/hall/cell-01")
+        accounts = collector.directory.accounts
+        tokens = {}
+        for name, prefix in (("kim", "acme/*"), ("lee", "acme/trial"), ("park", "hanbit/*")):
+            accounts.add(name, "x", Grant("viewer", (prefix,)))
+            token = accounts.add_token(name, "", Grant("viewer", (prefix,)), 1)[1]
+            tokens[name] = {"Authorization": f"Bearer {token}"}
+        collector.directory.refresh()
+        seen = {}
+        for name, headers in tokens.items():
+            plans = (await get("/api/v1/pilots/plans", **headers)).json()["plans"]
+            paths = [f"/api/v1/pilots/{owner}/line-1/report" for owner in ("acme", "hanbit")]
+            seen[name] = [each["owner"] for each in plans], [(await get(p, **headers)).status for p in paths]
+        assert seen == {
+            "kim": (["acme"], [200, 404]),
+            "lee": ([], [404, 404]),
+            "park": (["hanbit"], [404, 200]),
+        }
+
+
+# --- a collector that nobody overloads
+
+
+class Held:
+    """An assembly that waits until it is let go, and counts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go = threading.Event()
+        self.began = threading.Event()
+        self.count = 0
+        whole = assembling.assemble
+
+        def held(*given: Any) -> Any:
+            self.count += 1
+            self.began.set()
+            assert self.go.wait(60)
+            return whole(*given)
+
+        monkeypatch.setattr(assembling, "assemble", held)
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Callable[[Plant, Clock], ReportMaker]:
+    return lambda plant, clock: ReportMaker(lambda: SqliteSource(plant.folder), plant.ledger, clock)
+
+
+async def test_one_report_is_made_at_a_time_and_each_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: Callable[[Plant, Clock], ReportMaker]
+) -> None:
+    plant, clock = Plant(tmp_path / "store", Clock()), Clock()
+    pilot, held = PlayedPilot(plant, PLAN), Held(monkeypatch)
+    pilot.play()
+    periods = pilot.newest.plan.schedule.trial
+    with closing(maker(plant, clock)) as made:
+        asked = [
+            asyncio.ensure_future(made.report(pilot.versions, period.end_ms))
+            for period in (*periods[:MAX_WAITING], periods[0], periods[0])
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(TryAgain, match="reports are being made"):
+            await made.report(pilot.versions, periods[MAX_WAITING].end_ms)
+        asked[-1].cancel()  # who asked has left; the others get theirs
+        held.go.set()
+        found = await asyncio.gather(*asked[:-1])
+        assert found[0] is found[-1]
+        assert held.count == MAX_WAITING
+        plant.commit([plant.data(periods[-1].end_ms, {"level": [1.0]})])
+        assert await made.report(pilot.versions, periods[0].end_ms + 1) is found[0], "for a minute"
+        clock.monotonic = lambda: 1e9  # type: ignore[method-assign]
+        again = await made.report(pilot.versions, periods[0].end_ms)
+        assert again is not found[0]
+        assert again == found[0], "rows after its moment do not change it"
+        assert await made.report(pilot.versions, periods[0].end_ms) is again, "nothing came since"
+    plant.store.close()
+
+
+async def test_a_collector_that_stops_cuts_the_report_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: Callable[[Plant, Clock], ReportMaker]
+) -> None:
+    plant = Plant(tmp_path / "store", Clock())
+    pilot, held = PlayedPilot(plant, PLAN), Held(monkeypatch)
+    pilot.play()
+    made = maker(plant, Clock())
+    asked = asyncio.ensure_future(made.report(pilot.versions, pilot.newest.plan.schedule.trial_ms[1]))
+    await asyncio.to_thread(held.began.wait, 60)
+    closing_it = asyncio.ensure_future(asyncio.to_thread(made.close))
+    while made._source is not None and made._source.deadline > 0:  # noqa: ASYNC110 - of another thread
+        await asyncio.sleep(0.01)
+    held.go.set()
+    with pytest.raises(TryAgain):
+        await asked
+    await closing_it
+    with pytest.raises(TryAgain):
+        await made.report(pilot.versions, 5)
+    plant.store.close()
+
+
+def test_a_report_changes_only_where_a_period_starts_or_ends() -> None:
+    plan = opened(PLAN)
+    start = plan.plan.schedule.trial[3].start_ms
+    assert moment(plan, start + PERIOD_MS - 1) == start
+    assert moment(plan, start + PERIOD_MS) == start + PERIOD_MS
+    assert moment(plan, 5) == 0
