@@ -106,7 +106,7 @@ class PilotReportRoutes:
         by_hash = {one.hash: opened for one, opened in found}
         newest = next((one.hash for one, _ in found if not digest or one.hash == digest), None)
         if newest is None:
-            raise HTTPException(404, "no such plan was sent to nodes of which you may see all")
+            raise HTTPException(404, "no such plan was sent, or you may not see all of its nodes")
         versions: list[Opened] = []
         while newest in by_hash:  # a version names the hash of the one before, so there is no circle
             versions.insert(0, by_hash[newest])
@@ -115,7 +115,7 @@ class PilotReportRoutes:
 
 
 def _seen(plans: Iterable[SentPlan], sees: Callable[[str], bool]) -> list[Sent]:
-    """The plans of which all nodes may be seen."""
+    """The plans that a user may see: all of their nodes are visible."""
     found = []
     for one in plans:
         try:

@@ -36,8 +36,8 @@ class _Made:
 class ReportMaker:
     """Reports of pilots from the store of a running collector.
 
-    A report is kept until messages of the pilot's nodes come, and for a minute at least: whoever asks again
-    and again gets the same one.
+    A report is kept until messages of the pilot's nodes come, and for a minute at least: clients that ask
+    again and again get the same one.
     """
 
     def __init__(self, open_source: Callable[[], Source], ledger: Ledger, clock: Clock) -> None:

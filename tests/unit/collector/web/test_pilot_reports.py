@@ -1,4 +1,4 @@
-"""Reports of pilots over real HTTP: who may see them, what is kept, and a collector that nobody overloads."""
+"""Reports of pilots over real HTTP: who may see them, what is kept, and how many are made at once."""
 
 from __future__ import annotations
 
@@ -123,11 +123,11 @@ async def test_only_who_sees_all_nodes_sees_the_pilot_and_tenants_may_use_the_sa
         }
 
 
-# --- a collector that nobody overloads
+# --- how many are made at once
 
 
 class Held:
-    """An assembly that waits until it is let go, and counts."""
+    """An assembly that waits for a signal, and counts."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go = threading.Event()
@@ -164,7 +164,7 @@ async def test_one_report_is_made_at_a_time_and_each_only_once(
         await asyncio.sleep(0)
         with pytest.raises(TryAgain, match="reports are being made"):
             await made.report(pilot.versions, periods[MAX_WAITING].end_ms)
-        asked[-1].cancel()  # who asked has left; the others get theirs
+        asked[-1].cancel()  # one client leaves; the others get their reports
         held.go.set()
         found = await asyncio.gather(*asked[:-1])
         assert found[0] is found[-1]
