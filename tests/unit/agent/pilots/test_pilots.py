@@ -22,6 +22,7 @@ from tests.polling import until
 from tests.unit.wire.pilot.plans import changed
 from wire.clock import Clock
 from wire.codec import encode
+from wire.errors import WireError
 from wire.messages import Desired, Event
 from wire.pilot.frozen import Opened, envelope, freeze, read_signed
 from wire.pilot.plan import parse
@@ -308,3 +309,32 @@ def test_a_plan_that_the_node_cannot_follow_is_refused(node: Node) -> None:
 def test_a_file_that_is_damaged_is_no_plan(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"signed": {"payload": "e30=", "payloadType": "x", "signatures": []}}')
     assert Node(tmp_path).active == ""
+
+
+def test_a_flipped_bit_anywhere_in_a_signed_plan_counts_for_nothing() -> None:
+    good = opened(signed(changed(), "acme"))
+    (key, made) = good.signatures[0]
+    assert signers(good, TRUST) == ("acme",)
+
+    def counts(payload: bytes, keyid: str, signature: bytes) -> tuple[str, ...]:
+        try:
+            return signers(read_signed(json.dumps(doc_of(payload, keyid, signature)).encode()), TRUST)
+        except (WireError, PlanRefused):
+            return ()
+
+    for at in range(0, len(good.payload), 29):
+        assert counts(flipped(good.payload, at), key, made) == (), f"byte {at} of the payload"
+    for at in range(len(made)):
+        assert counts(good.payload, key, flipped(made, at)) == (), f"byte {at} of the signature"
+    for at in range(0, len(key), 7):
+        assert counts(good.payload, flipped(key.encode(), at).decode(), made) == (), f"byte {at} of the key"
+
+
+def flipped(body: bytes, at: int) -> bytes:
+    """One bit of one byte is another one."""
+    return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+
+
+def doc_of(payload: bytes, keyid: str, signature: bytes) -> Any:
+    """The envelope with one signature."""
+    return msgspec.to_builtins(envelope(payload, ((keyid, signature),)))
