@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from collector.pilots.kpis.absences import Absence
@@ -13,6 +13,7 @@ from collector.store.source import Source
 
 MAX_EVENTS = 200_000  # of one input in one period
 _PAGE = 1_000
+_FARTHEST_S = 1e11  # of a step of a clock: a hostile one could be beyond all integers
 
 
 class Occurred(NamedTuple):
@@ -29,34 +30,42 @@ def read_events(source: Source, node: str, path: str, span: Span) -> tuple[list[
         TooMany: there are too many.
         EdgebedError: as every question to a source.
     """
-    device, kind = path.split("/")
-    found: list[Occurred] = []
     known, source.suspects = source.suspects, set()
-    # the newest first; a cursor ends before the moment it names
-    before: tuple[int, str, int] = (-(-span[1] // 1000), "", 0)
-    while True:
-        page = source.events(node, device, limit=_PAGE, before=before, kind=kind)
-        inside = [event for _, event in page if event["ts"] * 1000 >= span[0]]
-        found += [Occurred(event["ts"] * 1000, _id(event)) for event in inside]
-        if len(found) > MAX_EVENTS:
-            raise TooMany(f"{node} has more than {MAX_EVENTS:,} events {path}")
-        if len(inside) < _PAGE:
-            break
-        ts, number, at = page[-1][0].split(".")
-        before = int(ts), number, int(at)
+    found = [Occurred(event["ts"] * 1000, _id(event)) for event in _within(source, node, path, span)]
     damaged = [absent_day(name) for name in sorted(source.suspects | source.damaged)]
     source.suspects |= known
     return sorted(found), damaged
 
 
 def clock_steps(source: Source, node: str, span: Span) -> list[tuple[int, float]]:
-    """When the clock of a node was set within a span, in us, and by how many seconds it moved forward."""
-    found = source.events(node, "_", limit=_PAGE, before=(span[1] // 1000, "", 0), kind="clock-step")
+    """When the clock of a node was set within a span, in us, and by how many seconds it moved forward.
+
+    Raises:
+        TooMany: there are too many, so that one could hide among them.
+    """
     return [
-        (event["ts"] * 1000, float(event["value"]))
-        for _, event in found
-        if event["ts"] * 1000 >= span[0] and isinstance(event.get("value"), int | float)
+        (event["ts"] * 1000, max(-_FARTHEST_S, min(float(event["value"]), _FARTHEST_S)))
+        for event in _within(source, node, "_/clock-step", span)
+        if isinstance(event.get("value"), int | float)
     ]
+
+
+def _within(source: Source, node: str, path: str, span: Span) -> Iterator[dict[str, Any]]:
+    """The events `device/name` of a node within a span, the newest first."""
+    device, kind = path.split("/")
+    count = 0
+    before: tuple[int, str, int] = (-(-span[1] // 1000), "", 0)  # it ends before the moment it names
+    while True:
+        page = source.events(node, device, limit=_PAGE, before=before, kind=kind)
+        inside = [event for _, event in page if event["ts"] * 1000 >= span[0]]
+        count += len(inside)
+        if count > MAX_EVENTS:
+            raise TooMany(f"{node} has more than {MAX_EVENTS:,} events {path}")
+        yield from inside
+        if len(inside) < _PAGE:
+            return
+        ts, number, at = page[-1][0].split(".")
+        before = int(ts), number, int(at)
 
 
 def _id(event: dict[str, Any]) -> str:

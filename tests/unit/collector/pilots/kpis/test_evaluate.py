@@ -263,6 +263,16 @@ def test_an_event_of_a_set_clock_touches_its_periods(
     assert "".join("c" if each.code == "clock-stepped" else "." for each in found) == clocks
 
 
+def test_a_step_of_a_clock_does_not_hide_behind_a_thousand_others(plant: Plant) -> None:
+    plant.commit(plant.series({"parts": list(range(720))}))
+    plant.commit([plant.event(T0 + HOUR // 2, "_/clock-step", value=-900.0)])
+    plant.commit([plant.event(T0 + HOUR + at, "_/clock-step", value=0.0) for at in range(1_100)])
+    found = plant.values(RATE, hours=(0, 1, 2))
+    assert [each.code for each in found] == ["clock-stepped", ""]
+    plant.commit([plant.event(T0 + HOUR // 2, "_/clock-step", value=-1e305)])
+    assert {each.code for each in plant.values(RATE, hours=(0, 1, 2))} == {"clock-stepped"}
+
+
 def test_a_clock_that_is_unset_or_off_is_found(plant: Plant) -> None:
     clocks = [(0, Offset()), (1, Offset(900, 200)), (1, Offset(-3, 2)), (0, Offset(40, 9))]
     for hour, (clk, plant.offset) in enumerate(clocks):
