@@ -51,7 +51,7 @@ def join(*children: Child) -> Markup:
     return Markup("".join(text(child) for child in children if child is not None))
 
 
-def fill(template: str, **parts: object) -> Markup:
+def fill(template: str, /, **parts: object) -> Markup:
     """A template with `{name}` for each part; what a part contains is not read as a template again."""
     return Markup(
         "".join(

@@ -17,7 +17,7 @@ class Texts:
         self.lang: Lang = lang
         self._table = TABLES[lang]
 
-    def __call__(self, key: str, **parts: object) -> Markup:
+    def __call__(self, key: str, /, **parts: object) -> Markup:
         """The text of a key, with its parts."""
         return fill(self._table[key], **parts)
 
@@ -25,7 +25,7 @@ class Texts:
         """Whether there is a text of this key."""
         return key in self._table
 
-    def code(self, kind: str, code: str, **parts: object) -> Markup:
+    def code(self, kind: str, code: str, /, **parts: object) -> Markup:
         """The text of a code of the report; an unknown code, or one with other parts, stands for itself."""
         key = f"{kind}.{code}"
         try:

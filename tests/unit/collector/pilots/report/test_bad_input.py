@@ -17,6 +17,8 @@ from msgspec import UNSET
 
 from collector.pilots.kpis import events, rows
 from collector.pilots.report.document import Report
+from collector.pilots.report.pages import page
+from collector.pilots.report.pages.figures import Lang
 from collector.store.folder import day_files
 from tests.unit.collector.pilots.kpis.stored_rows import NODE, Plant
 from tests.unit.collector.pilots.report.played_pilot import PLAN, PlayedPilot, level, report_of
@@ -244,3 +246,15 @@ def test_a_device_that_floods_one_period_costs_that_period_alone(
     report = pilot.report()
     assert {each.periods for each in report.findings if each.code == "too-many"} == {(3,), (19,)}
     assert report.word == "met"
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_what_could_not_be_applied_is_on_the_page(plant: Plant, lang: Lang) -> None:
+    pilot = PlayedPilot(plant, PLAN)
+    plant.commit([pilot.freeze()])
+    for index in range(20):
+        other: dict[str, Any] = {"actual": "other", "code": "pilot-set-point-other"} if index == 4 else {}
+        plant.commit([pilot.switch(index, **other), pilot.rows(index)])
+    report = pilot.report()
+    assert codes(report) == {"schedule-not-kept": (4,), "not-applied": (4,)}
+    assert 'data-code="not-applied"' in page(report, lang)
