@@ -18,6 +18,7 @@ TEXT = {
 }
 GAP = 0.03  # of the width, between windows that do not follow each other
 LARGEST = 1e300  # of a value on an axis: sums of two stay finite
+SMALLEST = 1e-200  # a length of an axis: a smaller one has no steps that are floats
 Window = tuple[int, int]
 
 
@@ -82,8 +83,8 @@ def value_axis(values: Iterable[float], size: float) -> ValueAxis:
     """An axis with 3 to 6 round steps that holds all values."""
     finite = [min(max(value, -LARGEST), LARGEST) for value in values if not math.isnan(value)] or [0.0]
     low, high = min(finite), max(finite)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        room = abs(high) * 0.1 or 0.5
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), SMALLEST):
+        room = abs(high) * 0.1 if abs(high) > SMALLEST else 0.5
         low, high = low - room, high + room
     raw = (high - low) / 4
     exponent = math.floor(math.log10(raw))

@@ -44,3 +44,10 @@ def test_a_gap_between_windows_is_short() -> None:
 
 def test_windows_without_a_length() -> None:
     assert TimeAxis([(5, 5), (9, 3)]).at(7) == 1.0
+
+
+@pytest.mark.parametrize("values", [[0.0, 5e-324], [5e-324], [-1e-310, 1e-310], [1e-250, 2e-250]])
+def test_values_that_are_nearly_nothing_have_an_axis(values: list[float]) -> None:
+    axis = axes.value_axis(values, 100)
+    assert axis.low < axis.high
+    assert all(0 <= axis.at(value) <= 100 for value in values)
