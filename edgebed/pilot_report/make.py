@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,16 @@ def of_store(store: Path, versions: Sequence[Opened], until_ms: int) -> Report:
         WireError: the versions are not of one pilot.
         EdgebedError: the store cannot be read.
     """
+    with closing(SqliteSource(store)) as source:
+        return assemble(versions, source, _ledger(store), until_ms, partial(_ledger, store))
+
+
+def _ledger(store: Path) -> Ledger:
+    """The ledger as it is saved now."""
     saved = peek(store)
     ledger = Ledger(saved.marks, saved.states)
     ledger.note_pruned(sums(store))
-    with closing(SqliteSource(store)) as source:
-        return assemble(versions, source, ledger, until_ms)
+    return ledger
 
 
 def until(text: str | None, newest: Opened, clock: Clock) -> int:

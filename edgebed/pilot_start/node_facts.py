@@ -104,5 +104,6 @@ def whole_periods(api: CollectorApi, node: str, field: str, grid: Grid, now_ms: 
     asked = {"stream": stream, "field": name, "points": str(_POINTS)}
     asked |= {"from": str(grid.start_ms(first)), "to": str(grid.start_ms(present))}
     found = api.ask(f"nodes/{node}/devices/{device}/series", asked)
-    having = sorted({grid.number(ts) for ts, n in zip(found["t"], found["n"], strict=True) if n})
+    numbers = {grid.number(ts) for ts, n in zip(found["t"], found["n"], strict=True) if n}
+    having = sorted(each for each in numbers if each < present)  # a row can be at the very end
     return having if having and having[0] == first else having[1:]  # the rows began within the first

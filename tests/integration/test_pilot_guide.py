@@ -66,15 +66,18 @@ def terminal(tmp_path: Path, processes_of: Callable[[Path], list[str]]) -> Itera
     made = Terminal(tmp_path)
     key, demo = _lines()[:2]
     made.check(key)
-    site = subprocess.Popen(
-        [*made.words(demo), "--port", str(made.port)],
-        cwd=tmp_path,
-        env=made.environment,
-        stderr=(tmp_path / "demo.log").open("w"),
-    )
-    yield made
-    site.send_signal(signal.SIGINT)
-    assert site.wait(60) == 130, (tmp_path / "demo.log").read_text()
+    log = tmp_path / "demo.log"
+    with log.open("w") as stderr:
+        site = subprocess.Popen(
+            [*made.words(demo), "--port", str(made.port)], cwd=tmp_path, env=made.environment, stderr=stderr
+        )
+    try:
+        wait_until(lambda: "it runs" in log.read_text() or site.poll() is not None, "the site runs", 120)
+        yield made
+    finally:
+        site.send_signal(signal.SIGINT)
+        ended = site.wait(60)
+    assert ended == 130, log.read_text()
     wait_until(lambda: not processes_of(tmp_path), "every process has ended")
 
 
@@ -101,6 +104,8 @@ def test_the_page_leads_to_a_report(terminal: Terminal) -> None:
     assert energy.effect is not None
     assert energy.effect.estimate is not None
     assert -0.2 < energy.effect.estimate < 0.05, "the advice takes 8 % off"
+    assert "<html" in (folder / "report.html").read_text(encoding="utf-8")
+    assert (folder / "report.ko.pdf").read_bytes().startswith(b"%PDF")
     assert (folder / "export/croissant.json").is_file()
 
 

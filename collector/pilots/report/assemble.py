@@ -39,6 +39,7 @@ class _Pilot:
     source: Source
     ledger: Ledger
     until_ms: int
+    later: Callable[[], Ledger] | None  # reads the ledger again
 
     @property
     def newest(self) -> Opened:
@@ -58,11 +59,18 @@ class _Pilot:
         return [each for each in self.schedule.periods if each.end_ms <= self.until_ms]
 
 
-def assemble(versions: Sequence[Opened], source: Source, ledger: Ledger, until_ms: int) -> Report:
+def assemble(
+    versions: Sequence[Opened],
+    source: Source,
+    ledger: Ledger,
+    until_ms: int,
+    newest: Callable[[], Ledger] | None = None,
+) -> Report:
     """The report of a pilot as of `until_ms`; after the trial, as of its end. Blocks.
 
     `versions` are the signed versions of its plan, the newest last; their signatures are not checked here.
-    Set `source.deadline`, and call `ledger.note_pruned(sums(folder))` before.
+    Set `source.deadline`, and call `ledger.note_pruned(sums(folder))` before. Where `ledger` is a copy and a
+    collector may be running, `newest` reads it again.
 
     Raises:
         WireError: the versions do not amend each other, or the unit of a KPI has another dimension.
@@ -71,7 +79,7 @@ def assemble(versions: Sequence[Opened], source: Source, ledger: Ledger, until_m
     """
     _require_chain(versions)
     try:
-        return _assembled(versions, source, ledger, until_ms)
+        return _assembled(versions, source, ledger, until_ms, newest)
     except (LookupError, StopIteration, ArithmeticError, ValueError, TypeError):
         # a frozen plan may say what `pilot.yaml` cannot; one of an older release is not held to newer rules
         for each in versions:
@@ -79,9 +87,15 @@ def assemble(versions: Sequence[Opened], source: Source, ledger: Ledger, until_m
         raise
 
 
-def _assembled(versions: Sequence[Opened], source: Source, ledger: Ledger, until_ms: int) -> Report:
+def _assembled(
+    versions: Sequence[Opened],
+    source: Source,
+    ledger: Ledger,
+    until_ms: int,
+    newest: Callable[[], Ledger] | None,
+) -> Report:
     end_ms = versions[-1].plan.schedule.trial_ms[1]
-    pilot = _Pilot(versions, source, ledger, max(0, min(until_ms, end_ms)))
+    pilot = _Pilot(versions, source, ledger, max(0, min(until_ms, end_ms)), newest)
     events = read_pilot_events(source, pilot.newest, pilot.until_ms)
     ran = exposed(versions, events, pilot.until_ms)
     firsts = [min(nodes_of(events.recorded, each.hash).values(), default=pilot.until_ms) for each in versions]
@@ -195,7 +209,7 @@ def _report(
             *_of_plan(pilot, events, read, versions),
             *ran.findings,
             *of_custody.of_data(plan, pilot.over, values),
-            *counted(plan, pilot.source, pilot.ledger),
+            *counted(plan, pilot.source, pilot.ledger, pilot.later),
         ),
         limits=tuple(limits(plan, pilot.schedule, [each.report for each in kpis])),
         sources=dict(sorted(read.digests.items())),

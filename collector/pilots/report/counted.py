@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from collector.ledger.ledger import Ledger
 from collector.pilots.report.document import Finding
@@ -14,11 +14,14 @@ from wire.pilot.plan import Plan
 _OF_PILOTS = (("_", "pilot"), ("_", "exposure"))
 
 
-def counted(plan: Plan, source: Source, ledger: Ledger) -> Iterator[Finding]:
+def counted(
+    plan: Plan, source: Source, ledger: Ledger, newest: Callable[[], Ledger] | None = None
+) -> Iterator[Finding]:
     """A finding for each input whose rows are fewer or more than those that came.
 
     The ledger counts each message once, when it is stored; nodes sign the same numbers. So rows that somebody
-    removed or added afterwards are found, also where their sums by minute were changed with them.
+    removed or added afterwards are found, also where their sums by minute were changed with them. `newest`
+    gives the ledger after the rows were counted, where `ledger` is a copy: messages come meanwhile.
     """
     fields, kinds = paths(plan)
     for node in plan.nodes:
@@ -29,7 +32,7 @@ def counted(plan: Plan, source: Source, ledger: Ledger) -> Iterator[Finding]:
             found[f"data/{device}/{stream}"] = rows
         for device, kind in sorted({*kinds, *_OF_PILOTS}):
             found[f"event/{device}/{kind}"] = _events(source, node, device, kind)
-        after, still_whole = _by_ledger(ledger, node)  # messages come meanwhile
+        after, still_whole = _by_ledger(ledger if newest is None else newest(), node)
         for stream, rows in found.items():
             where = f"{node}/{stream}"
             if stream in before and rows < before[stream]:

@@ -16,10 +16,15 @@ export const placeText = (phase, period) =>
 
 /** What was planned and what is the case. */
 export function Arms({ planned, actual, number }) {
-  const differs = planned !== null && planned !== undefined && actual !== planned;
+  const unplanned = planned === null || planned === undefined;
+  const differs = !unplanned && actual !== planned;
   return html`
     <span class=${differs ? "warn-text" : ""} data-arms=${differs ? "other" : "planned"}>
-      ${t("pilot.arms", { planned: armText(planned), actual: armText(actual) })}
+      ${
+        unplanned && actual === "other"
+          ? t("pilot.arms-safe")
+          : t("pilot.arms", { planned: armText(planned), actual: armText(actual) })
+      }
       ${Number.isFinite(number) && ` (${value(number)})`}
     </span>
   `;

@@ -9,6 +9,8 @@ from collector.pilots.report.pages import figures
 from collector.pilots.report.pages.markup import SPACE, Markup, join, tag
 from collector.pilots.report.pages.view import View
 
+_LONGEST_UNIT = 3  # letters of a unit in lower case
+
 
 def head(view: View) -> Markup:
     """Title, question and answer, and a list of the facts of the pilot."""
@@ -32,7 +34,11 @@ def head(view: View) -> Markup:
 def sentence(view: View) -> Markup:
     """The answer: the effect of the primary KPI, its interval, the target, and what follows from them."""
     told = _answer(view)
-    return Markup(told[:1].upper() + told[1:])  # it may start with the title of a KPI
+    first = told.partition(" ")[0]
+    # it may start with the title of a KPI; a unit such as km or kWh stays as it is
+    if view.lang == "en" and first.isalpha() and first.islower() and len(first) > _LONGEST_UNIT:
+        return Markup(told[:1].upper() + told[1:])
+    return told
 
 
 def _answer(view: View) -> Markup:

@@ -31,8 +31,13 @@ _SIGNS = {"Cel": "°C", "kW.h": "kWh", "W.h": "Wh", "1": "", "deg": "°", "um": 
 def unit_text(unit: str, lang: Lang) -> str:
     """A UCUM unit as people write it: `kW.h/{part}` is kWh/part."""
     words = _KO_UNITS if lang == "ko" else _EN_UNITS
-    parts = [words.get(part, _SIGNS.get(part, part.strip("{}"))) for part in unit.split("/")]
-    return "/".join(parts)
+    first, *per = unit.split("/")
+    # a number of things is per 시간; km/h and L/min are written like this in Korean, too
+    kept = () if first in ("", "1") or first.startswith("{") else ("h", "min", "s")
+    plain = {**_SIGNS, **words}
+    shown = [plain.get(first, first.strip("{}"))]
+    shown += [part if part in kept else plain.get(part, part.strip("{}")) for part in per]
+    return "/".join(shown)
 
 
 def is_share(unit: str, formula: str) -> bool:

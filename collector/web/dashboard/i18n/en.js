@@ -618,6 +618,7 @@ export default {
   "pilot.phase.over": "after the trial",
   "pilot.period": "period {n} of the trial",
   "pilot.arms": "planned {planned}, is {actual}",
+  "pilot.arms-safe": "nothing is switched: the safe value",
   "pilot.restart": "after a restart",
   "pilot.ended": "The plan {plan} ended on this node",
   "pilot.followed": "Version {version} of the plan ({plan}) counts from now on; trial {from} to {to}",

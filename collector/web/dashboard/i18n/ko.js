@@ -618,6 +618,7 @@ export default {
   "pilot.phase.over": "실증 종료 후",
   "pilot.period": "실증 {n}번째 구간",
   "pilot.arms": "계획 {planned}, 실제 {actual}",
+  "pilot.arms-safe": "전환 없음: 안전값",
   "pilot.restart": "재시작 후",
   "pilot.ended": "이 노드에서 계획 {plan} 종료",
   "pilot.followed": "지금부터 계획 {version}판({plan}) 적용, 실증 {from}~{to}",

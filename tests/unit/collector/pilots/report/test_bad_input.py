@@ -15,11 +15,16 @@ import pytest
 import zstandard
 from msgspec import UNSET
 
+from collector.ledger.ledger import Ledger
 from collector.pilots.kpis import events, rows
+from collector.pilots.report.assemble import assemble
 from collector.pilots.report.document import Report
 from collector.pilots.report.pages import page
 from collector.pilots.report.pages.figures import Lang
 from collector.store.folder import day_files
+from collector.store.sqlite_source import SqliteSource
+from collector.store.store import peek
+from edgebed.pilot_report.make import of_store
 from tests.unit.collector.pilots.kpis.stored_rows import NODE, Plant
 from tests.unit.collector.pilots.report.played_pilot import PLAN, PlayedPilot, level, report_of
 from wire.errors import ConfigError
@@ -130,6 +135,24 @@ def test_rows_that_an_old_agent_did_not_number_are_not_called_added(plant: Plant
     plant.commit([plant.data(1_000, {"level": [1.0] * 5}, no=UNSET)])
     pilot.play()
     assert codes(pilot.report()) == {}
+
+
+def test_rows_that_come_while_a_copy_of_the_ledger_is_used_are_not_called_added(plant: Plant) -> None:
+    pilot = PlayedPilot(plant, PLAN)
+    pilot.play()
+
+    def copy() -> Ledger:
+        saved = peek(plant.folder)
+        return Ledger(saved.marks, saved.states)
+
+    before, end_ms = copy(), pilot.newest.plan.schedule.trial_ms[1]
+    plant.commit([plant.data(end_ms + 5_000, {"level": [1.0] * 5})])
+    with closing(SqliteSource(plant.folder)) as source:
+        stale = assemble(pilot.versions, source, before, end_ms)
+        right = assemble(pilot.versions, source, before, end_ms, copy)
+    assert codes(stale) == {"rows-more": ()}
+    assert codes(right) == {}
+    assert codes(of_store(plant.folder, pilot.versions, end_ms)) == {}
 
 
 def test_a_day_file_that_is_gone_or_an_older_one_is_named(tmp_path: Path, clock: Any) -> None:

@@ -46,6 +46,10 @@ def test_digits_of_an_effect_follow_its_interval() -> None:
     [
         ("kW.h/{part}", "kWh/part", "kWh/개"),
         ("{part}/h", "part/h", "개/시간"),
+        ("km/h", "km/h", "km/h"),
+        ("kW.h/km", "kWh/km", "kWh/km"),
+        ("kW.h/d", "kWh/day", "kWh/일"),
+        ("1/h", "/h", "/시간"),
         ("1", "", ""),
         ("Cel", "°C", "°C"),
         ("min", "min", "분"),

@@ -22,6 +22,7 @@ from collector.pilots.report.pages.figures import Lang
 from collector.pilots.report.pages.markup import places
 from collector.pilots.report.pages.texts import TABLES, Texts
 from tests.unit.collector.pilots.report.pages import reports
+from wire.pilot.plan import Text
 from wire.reasons import CODES
 
 LANGS: tuple[Lang, Lang] = ("en", "ko")
@@ -111,6 +112,21 @@ def test_an_unknown_code_stands_for_itself(lang: Lang, switchback: Report) -> No
 def test_the_answer_has_effect_interval_and_target(lang: Lang, words: list[str], switchback: Report) -> None:
     answer = texts_of(next(by_class(tree(page(switchback, lang)), "answer"))).replace("\u00a0", " ")
     assert [word for word in words if word not in answer] == []
+
+
+@pytest.mark.parametrize(
+    ("title", "en", "ko"),
+    [
+        ("energy per part", "Energy per part", "energy per part"),
+        ("kWh per part", "kWh per part", "kWh per part"),
+    ],
+)
+def test_the_answer_begins_as_its_language_does(title: str, en: str, ko: str, switchback: Report) -> None:
+    named = Text(en=title, ko=title)
+    kpis = tuple(msgspec.structs.replace(kpi, title=named) for kpi in switchback.kpis)
+    report = msgspec.structs.replace(switchback, kpis=kpis)
+    assert f"<p>{en}" in page(report, "en")
+    assert f"<p>{ko}" in page(report, "ko"), "no letter of a unit or a name is changed"
 
 
 @pytest.mark.parametrize(("lang", "words"), [("en", ("met", "not met")), ("ko", ("달성", "미달"))])
