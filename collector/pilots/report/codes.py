@@ -39,7 +39,7 @@ FINDINGS: dict[str, str] = {
     "clock-stepped": "The clock of the node jumped in {periods} periods ({kpis}). {where}",
     "clock-off": "The clock of the node was too far off in {periods} periods ({kpis}). {where}",
     "rows-fewer": "{where} has {rows} rows now, and {counted} were stored: others are gone or damaged.",
-    "rows-more": "{where} has {rows} rows now, and {counted} were stored: somebody added the others.",
+    "rows-more": "{where} has {rows} rows, and the ledger {counted}: others were added, or it was reset.",
     "days-missing": "{where} has no data on {days} whole days, from {first} to {last}.",
 }
 

@@ -183,7 +183,7 @@ KO: dict[str, str] = {
     "finding.clock-stepped": "{periods}개 구간에서 노드의 시계가 갑자기 바뀌었다({kpis}). {where}",
     "finding.clock-off": "{periods}개 구간에서 노드의 시계 오차가 너무 컸다({kpis}). {where}",
     "finding.rows-fewer": "저장되었던 행이나 이벤트 {counted}건 중 {rows}건만 남아 있다. 나머지는 삭제되었거나 손상되었다: {where}",
-    "finding.rows-more": "저장되었던 행이나 이벤트는 {counted}건인데 지금은 {rows}건이다. 나머지는 나중에 추가되었다: {where}",
+    "finding.rows-more": "저장된 행이나 이벤트는 {rows}건인데 원장에는 {counted}건만 있다. 나머지는 추가되었거나 원장이 초기화되었다: {where}",
     "finding.setup-changed": "실증 중에 장치나 모델의 설정이 {times}회 바뀌었다: {where}",
     "finding.days-missing": "{first}부터 {last}까지 {days}일 동안 데이터가 없다: {where}",
     # how the trial ran
