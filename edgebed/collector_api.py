@@ -24,7 +24,7 @@ MAX_SENTENCE = 2_000
 MAX_REFUSAL = 1_024 * 1_024  # bytes
 DEFAULT_URL = "http://127.0.0.1:8080"
 _TIMEOUT_S = 10.0
-_LONG_S = 120.0  # for an answer after a large body
+LONG_S = 120.0  # for an answer after a large body
 
 
 def collector_options(whom: str, of_what: str) -> Callable[[Command], Command]:
@@ -85,11 +85,11 @@ class CollectorApi:
         except OSError as error:
             raise self._unreachable(error) from error
 
-    def change(self, method: str, path: str, body: Any = None) -> Any:
+    def change(self, method: str, path: str, body: Any = None, timeout_s: float = _TIMEOUT_S) -> Any:
         """Request a change; the JSON answer. Raises as `ask`, with the sentence of a refusal."""
         data = None if body is None else json.dumps(body).encode()
         try:
-            with self._send(self._request(path, None, method, data)) as answer:
+            with self._send(self._request(path, None, method, data), timeout_s) as answer:
                 return json.loads(answer.read(MAX_ANSWER))
         except (ValueError, RecursionError, http.client.HTTPException) as error:
             raise self._foreign(error) from error
@@ -103,7 +103,7 @@ class CollectorApi:
         request.add_header("Content-Type", "application/octet-stream")
         request.add_header("Content-Length", str(size))
         try:
-            with self._send(request, _LONG_S) as answer:
+            with self._send(request, LONG_S) as answer:
                 return json.loads(answer.read(MAX_ANSWER))
         except (ValueError, RecursionError, http.client.HTTPException) as error:
             raise self._foreign(error) from error

@@ -1,4 +1,4 @@
-"""The values of a baseline for `edgebed pilot plan`: from a file or from a store."""
+"""The values of a baseline for `edgebed pilot plan`: from a file, a store or a running collector."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
+
 from collector.ledger.ledger import Ledger
 from collector.pilots.kpis.evaluate import PeriodValue
 from collector.pilots.planning.baseline import BaselineValues, baseline_values
+from edgebed.collector_api import LONG_S, CollectorApi
 from wire.errors import ConfigError, EdgebedError
 from wire.pilot.plan import Plan
 from wire.pilot.schedule import local_text, time_zone
@@ -76,6 +79,19 @@ def of_store(plan: Plan, store: Path, now_ms: int) -> BaselineValues:
     ledger.note_pruned(sums(store))
     with closing(SqliteSource(store)) as source:
         return baseline_values(plan, source, ledger, now_ms)
+
+
+def of_collector(text: str, api: CollectorApi) -> BaselineValues:
+    """The values from a running collector, which evaluates the plan of this text.
+
+    Raises:
+        EdgebedError: it refuses; the sentence says why.
+    """
+    answer = api.change("POST", "pilots/values", {"plan": text}, LONG_S)
+    try:
+        return msgspec.convert(answer, BaselineValues)
+    except msgspec.ValidationError as error:
+        raise EdgebedError(f"{api.url} gives other values: use the release of the collector") from error
 
 
 def left_out(plan: Plan, values: BaselineValues) -> Iterator[str]:

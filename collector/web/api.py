@@ -46,6 +46,7 @@ from collector.web.fleet_pages import FleetPages
 from collector.web.models import ModelRoutes
 from collector.web.parameters import number, read_ask, read_time, unknown
 from collector.web.pilot_reports import PilotReportRoutes
+from collector.web.plan_values import PlanValueRoutes
 from collector.web.rollouts import RolloutRoutes
 from collector.web.rules import (
     FILTERED,
@@ -443,8 +444,9 @@ def all_routes(sources: Sources, sign_in: SignIn) -> list[BaseRoute]:
     """Every route of the collector; docs/api.md describes each."""
     users = UserRoutes(sources.directory, sources.audit, sources.clock, sign_in.hashed, sources.fleet)
     usage = UsageRoutes(sources.fleet, sources.readers, sources.clock)
+    values = PlanValueRoutes(sources.readers, sources.ledger, sources.clock)
     own = (sources.desired, sources.commands, sources.models, sources.rollouts, sources.reports)
-    others = (*own, sign_in, users, usage)
+    others = (*own, values, sign_in, users, usage)
     return [*Api(sources).routes(), *(route for each in others for route in each.routes())]
 
 

@@ -82,6 +82,8 @@ def check(plan: Path, url: str | None, token_file: Path | None) -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of a store with the baseline; a collector may run on it.",
 )
+@_url
+@_token
 @click.option(
     "--baseline",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -91,6 +93,8 @@ def check(plan: Path, url: str | None, token_file: Path | None) -> None:
 def plan_command(
     plan: Path,
     store: Path | None,
+    url: str | None,
+    token_file: Path | None,
     baseline: Path | None,
     as_json: bool,
 ) -> None:
@@ -105,10 +109,12 @@ def plan_command(
     from wire.pilot.plan import load
 
     found = load(plan)
-    if (store is None) is (baseline is None):
-        raise click.UsageError("name one of --store and --baseline")
+    if sum(each is not None for each in (store, url, baseline)) != 1:
+        raise click.UsageError("name one of --store, --url and --baseline")
     if store is not None:
         values = pilot_planning.of_store(found, store, Clock().now_ms())
+    elif url is not None:
+        values = pilot_planning.of_collector(plan.read_text("utf-8"), CollectorApi(url, token_file))
     else:
         values = pilot_planning.of_file(found, cast("Path", baseline))
     made = outlook(found, values)

@@ -24,6 +24,7 @@ class BaselineValues(Struct, frozen=True, kw_only=True):
     to_come: int
     last_ms: int  # the end of the baseline
     kpis: dict[str, dict[str, Values]]
+    nodes: tuple[str, ...] = ()
     covariates: dict[str, Values] = {}
 
 
@@ -59,6 +60,7 @@ def baseline_values(plan: Plan, source: Source, ledger: Ledger, now_ms: int) -> 
         now_ms=now_ms,
         to_come=len(planned) - len(over.periods),
         last_ms=planned[-1].end_ms,
+        nodes=plan.nodes,
         kpis={
             kpi.id: {machine: values(kpi, machine) for machine in machines_of(plan)}
             for kpi in planned_kpis(plan)

@@ -373,7 +373,7 @@ def test_a_plan_is_made_from_a_store_beside_its_collector(folder: Path) -> None:
         made = json.loads(run(*asked, "--json").stdout)
         assert (made["kpis"][0]["used"], made["to_come"], len(made["periods"]["stops"][""])) == (29, 1, 30)
         assert made["periods"]["stops"][""][2]["value"] == 104.0
-    assert "name one of --store and --baseline" in run("plan", folder / "pilot.yaml").output
+    assert "name one of --store, --url and --baseline" in run("plan", folder / "pilot.yaml").output
 
 
 def test_a_ratio_of_a_file_has_its_two_sums_in_a_line(folder: Path) -> None:

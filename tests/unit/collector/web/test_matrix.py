@@ -25,7 +25,7 @@ from collector.state.commands import CommandRecord
 from collector.web import access
 from collector.web.rules import FILTERED, NODE, PUBLIC, WHOLE, Ruled
 from tests.unit.collector.web.serving import EP, Answer, Get, fill, serving, until_stored
-from tests.unit.wire.pilot.plans import signed_plan
+from tests.unit.wire.pilot.plans import changed, signed_plan
 from wire.messages import Arm, DeviceState, Evidence, ModelState, Status
 from wire.model_package import Listing, PackedFile
 
@@ -62,6 +62,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "/api/v1/pilots": {},
     "/api/v1/pilots/plans": {},
     "/api/v1/pilots/{owner}/{pilot}/report": {},
+    "/api/v1/pilots/values": {"body": {"plan": changed(("[acme/p1/s1/n1, acme/p1/s1/n2]", f"[{HERS}]"))}},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/commands": {"body": {"name": "ping"}},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/commands/{id}": {"body": {}},
     "/api/v1/models": {},

@@ -130,7 +130,7 @@ def test_counts_are_met_as_often_as_planned(mean: float, spread: float) -> None:
         return drawn.poisson(mean * factor * own).astype(float)
 
     made = power({"": used(events(8_000))}, "min: 0.1, effect: 0.6", (KPI, COUNT))
-    found = met(1_000, lambda: counts.pairs(events(20, 0.4), events(20)), 0.1)
+    found = met(2_000, lambda: counts.pairs(events(20, 0.4), events(20)), 0.1)
     assert made.of(40, 0.6, 0.1) == pytest.approx(found, abs=0.03)
 
 
