@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,11 +21,13 @@ from wire.errors import EdgebedError, WireError, unwritable
 from wire.printable import counted, printable
 
 if TYPE_CHECKING:
+    from wire.clock import Clock
     from wire.config import Check
     from wire.pilot.frozen import FrozenPlan, Opened, SignedPlan
     from wire.pilot.plan import Plan
 
 ENDING = ".plan.json"
+_ANSWER_S = 10.0  # in which a node answers a plan
 _yaml = click.argument("plan", type=click.Path(dir_okay=False, path_type=Path))
 _signed = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 _keys = click.option(
@@ -218,8 +221,9 @@ def status(file: Path, url: str | None, token_file: Path | None, as_json: bool, 
     from wire.clock import Clock
 
     opened = read_plan(file)
-    nodes = [] if url is None else [_of_node(CollectorApi(url, token_file), each) for each in _nodes(opened)]
-    now_ms = Clock().now_ms()
+    clock = Clock()
+    nodes = [] if url is None else _answers(CollectorApi(url, token_file), opened, clock, follow=follow)
+    now_ms = clock.now_ms()
     if as_json:
         shown = {
             "pilot": opened.plan.plan.pilot,
@@ -240,10 +244,10 @@ def status(file: Path, url: str | None, token_file: Path | None, as_json: bool, 
             click.echo(f"now: {progress(opened.plan, now_ms)}")
         for each in nodes:
             click.echo(printable(_node_line(each, opened.hash), 2_000))
-    if any((each["reported"] or {}).get("active") != opened.hash for each in nodes):
+    if not _follow_it(nodes, opened):
         sys.exit(3)
     if follow:
-        sys.exit(signals.run(pilot_progress.follow(opened.plan, Clock(), click.echo)))
+        sys.exit(signals.run(pilot_progress.follow(opened.plan, clock, click.echo)))
 
 
 @command.command()
@@ -357,6 +361,20 @@ def _nodes(opened: Opened) -> tuple[str, ...]:
 def _of_node(api: CollectorApi, node: str) -> dict[str, Any]:
     answer: dict[str, Any] = api.ask(f"nodes/{node}/pilot")
     return {"node": node, "desired": answer["pilot"], "reported": answer["reported"]}
+
+
+def _answers(api: CollectorApi, opened: Opened, clock: Clock, *, follow: bool) -> list[dict[str, Any]]:
+    """What each node has; to follow it, wait a little for the answers to a plan that was just sent."""
+    until = clock.monotonic() + (_ANSWER_S if follow else 0)
+    while True:
+        found = [_of_node(api, each) for each in _nodes(opened)]
+        if _follow_it(found, opened) or clock.monotonic() >= until:
+            return found
+        time.sleep(0.2)
+
+
+def _follow_it(nodes: list[dict[str, Any]], opened: Opened) -> bool:
+    return all((each["reported"] or {}).get("active") == opened.hash for each in nodes)
 
 
 def _node_line(each: dict[str, Any], digest: str) -> str:
