@@ -23,7 +23,7 @@ from wire.pilot.schedule import schedule
 PAGE = Path(__file__).parents[2] / "docs/pilot-guide.md"
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 ON_THE_PAGE = "--unit 10s --periods 24 --washout 2"
-HERE = "--unit 3s --periods 20 --baseline 28 --washout 0.5 --lead 10s"  # the first 15 s: clock not known
+HERE = "--unit 3s --periods 20 --baseline 28 --washout 0.5 --lead 30s"  # the first 15 s: clock not known
 GUARD_S = 400
 
 
