@@ -92,8 +92,6 @@ COVERED_BY = {
     "collector.pilots.kpis.steps": "tests/unit/collector/pilots/kpis/test_evaluate.py",
     "collector.pilots.report.canonical_report": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.report.custody": "tests/unit/collector/pilots/report/test_assemble.py",
-    "collector.pilots.report.exposure": "tests/unit/collector/pilots/report/test_assemble.py",
-    "collector.pilots.report.kpi_report": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.report.limits": "tests/unit/collector/pilots/report/test_assemble.py",
     "collector.pilots.report.making": "tests/unit/collector/web/test_pilot_reports.py",
     "collector.pilots.report.sources": "tests/unit/collector/pilots/report/test_assemble.py",

@@ -52,6 +52,10 @@ kpis:
     target: {min: 0.05}
 """
 BASELINE = "  baseline: {from: 2026-11-22 23:00, to: 2026-11-23 06:00}\n"
+# the intervention of PLAN, and a model instead of it
+THRESHOLD = PLAN[PLAN.index("  kind: threshold") : PLAN.index("design:")]
+MODEL = "  kind: model\n  what: {en: a, ko: 가}\n  slot: anomaly\n  model: joint@1.0.0\n"
+MODEL += f"  sha256: {'ab' * 32}\n"
 # a period of the schedule -> the columns of its rows, one value for each 10 s
 Rows = Callable[[int, Period], dict[str, Sequence[Any]]]
 
