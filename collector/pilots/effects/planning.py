@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Literal
 
 import numpy as np
 
-from collector.pilots.effects import numbers, phases, switchback
+from collector.pilots.effects import numbers, phases
 from collector.pilots.effects.averaging import averaged, models
 from collector.pilots.effects.effect import Refused
 from collector.pilots.effects.student_t import Floats
@@ -20,8 +18,6 @@ LEAST_POWER = 0.5  # a plan below it is refused
 ASKED_POWER = 0.8  # a plan below it is marked
 ASKED_PERIODS = 20  # of a switchback: some are lost, 6 pairs must be left
 LONGEST = 280  # periods of a trial that the search goes up to
-_LARGEST_TIMES = 1e6
-_FACTOR = 7.85  # (1.96 + 0.84)^2: 95 % interval, power 80 %
 LADDER = (20, 24, 28, 35, 42, 49, 56, 70, 84, 98, 126, 168, 210, LONGEST)
 
 
@@ -35,21 +31,6 @@ class Noise:
     step_sd: float  # of the differences of neighbouring periods
     correlation: float
     periods: int
-
-
-@dataclass(frozen=True, slots=True)
-class BeforeAfterPlan:
-    """What a trial of this length can show. `needed` is None if LONGEST is too short."""
-
-    power: float
-    trial: int
-    needed: int | None
-    switchback_periods: int
-
-    @property
-    def refused(self) -> bool:
-        """Whether the plan cannot show the effect more often than a coin."""
-        return self.power < LEAST_POWER
 
 
 def noise(
@@ -89,47 +70,6 @@ def noise(
     return found if is_finite else numbers.too_far_apart()
 
 
-def switchback_pairs(step_sd: float, effect: float) -> int:
-    """The pairs that show an effect with a power of 80 %, from the sd of neighbouring differences."""
-    return max(switchback.LEAST_PAIRS, math.ceil(_FACTOR * _times(step_sd, effect) ** 2 + 2))
-
-
-def log_size(share: float, sign: Literal[1, -1]) -> float:
-    """An improvement by a share in logarithms: `effect` and `target` for relative noise."""
-    return abs(math.log1p(sign * share)) if sign * share > -1 else math.inf
-
-
-def before_after_periods(sd: float, effect: float, correlation: float) -> int:
-    """About how many periods a phase the rule needs for a power of 80 %; `before_after_plan` simulates it."""
-    periods = 35 * _times(sd, effect) ** 2 * (1 + correlation) / max(1 - correlation, 1e-3)
-    return math.ceil(max(phases.LEAST_PERIODS, periods + (10 if periods < 60 else 0)))
-
-
-def _times(sd: float, effect: float) -> float:
-    """How many times the noise is as large as the effect; a million is more than any pilot can show."""
-    return sd / effect if effect > sd / _LARGEST_TIMES else _LARGEST_TIMES
-
-
-def before_after_power(
-    found: Noise,
-    *,
-    baseline: int,
-    trial: int,
-    effect: float,
-    target: float = 0.0,
-    trend: phases.Trend = "check",
-    alpha: float = 0.05,
-    seed: int = 0,
-    runs: int = RUNS,
-) -> float:
-    """The share of simulated pilots that the frozen rule finds met when the true improvement is `effect`.
-
-    Effect and target are in the scale of the noise: for relative noise see `log_size`.
-    """
-    lows = lower_limits(found, baseline=baseline, trial=trial, trend=trend, alpha=alpha, seed=seed, runs=runs)
-    return float((lows + effect >= target).mean())
-
-
 def lower_limits(
     found: Noise,
     *,
@@ -154,46 +94,6 @@ def lower_limits(
     result = phases.intervals(series / size, on, times, covariates, trend=trend, alpha=alpha)
     low = result.low if result.trend_low is None else np.minimum(result.low, result.trend_low)
     return np.asarray(np.where(result.step_ratio <= phases.LARGEST_STEP_RATIO, low * size, -np.inf))
-
-
-def before_after_plan(
-    found: Noise,
-    *,
-    trial: int,
-    effect: float,
-    target: float = 0.0,
-    trend: phases.Trend = "check",
-    alpha: float = 0.05,
-    seed: int = 0,
-    runs: int = RUNS,
-) -> BeforeAfterPlan:
-    """The power of a trial of this length, the length that reaches 80 %, and the switchback beside it."""
-
-    @cache  # the search may come by the length that is planned
-    def power(periods: int) -> float:
-        return before_after_power(
-            found,
-            baseline=found.periods,
-            trial=periods,
-            effect=effect,
-            target=target,
-            trend=trend,
-            alpha=alpha,
-            seed=seed,
-            runs=runs,
-        )
-
-    needed = None
-    low, high = 0, len(LADDER)
-    while low < high:  # the first length of the ladder that reaches the power
-        middle = (low + high) // 2
-        if power(LADDER[middle]) >= ASKED_POWER:
-            needed, high = LADDER[middle], middle
-        else:
-            low = middle + 1
-    pairs = switchback_pairs(found.step_sd, effect - target) if effect > target else 0
-    planned = power(trial) if trial >= phases.LEAST_PERIODS else 0.0
-    return BeforeAfterPlan(planned, trial, needed, max(ASKED_PERIODS, 2 * pairs))
 
 
 def simulated(found: Noise, times: Floats, runs: int, drawn: np.random.Generator) -> Floats:

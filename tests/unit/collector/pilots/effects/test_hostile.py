@@ -209,12 +209,3 @@ def test_limits_that_are_infinite() -> None:
         assert judge(unknown, target=0.1, sign=sign).reason == "interval-holds-target"  # type: ignore[arg-type]
         assert guard(unknown, worse_than=0.1, sign=sign).word == "not-shown"  # type: ignore[arg-type]
     assert above.stated() == above
-
-
-@pytest.mark.parametrize(
-    ("sd", "effect"), [(1.0, 1e-300), (1e300, 1e-300), (1.0, 0.0), (5e-324, 5e-324), (0.0, 0.0)]
-)
-def test_plans_of_any_size(sd: float, effect: float) -> None:
-    assert 6 <= planning.switchback_pairs(sd, effect) < 10**14
-    for correlation in (0.0, 0.98, 1.0):
-        assert 20 <= planning.before_after_periods(sd, effect, correlation) < 10**18
