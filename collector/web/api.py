@@ -47,6 +47,7 @@ from collector.web.models import ModelRoutes
 from collector.web.parameters import number, read_ask, read_time, unknown
 from collector.web.pilot_reports import PilotReportRoutes
 from collector.web.plan_values import PlanValueRoutes
+from collector.web.report_pages import ReportPages
 from collector.web.rollouts import RolloutRoutes
 from collector.web.rules import (
     FILTERED,
@@ -446,7 +447,7 @@ def all_routes(sources: Sources, sign_in: SignIn) -> list[BaseRoute]:
     usage = UsageRoutes(sources.fleet, sources.readers, sources.clock)
     values = PlanValueRoutes(sources.readers, sources.ledger, sources.clock)
     own = (sources.desired, sources.commands, sources.models, sources.rollouts, sources.reports)
-    others = (*own, values, sign_in, users, usage)
+    others = (*own, ReportPages(sources.reports), values, sign_in, users, usage)
     return [*Api(sources).routes(), *(route for each in others for route in each.routes())]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,7 @@ from collector.state.desired import DesiredDocument, DesiredDocuments, What
 from collector.state.pilot_plans import TooManyPlans
 from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
-from collector.web.pilot_entries import entry
+from collector.web.pilot_entries import entry, opened_of
 from collector.web.refusals import Refusals
 from collector.web.rules import (
     FILTERED,
@@ -37,7 +36,7 @@ from collector.web.rules import (
 from wire.clock import Clock
 from wire.errors import WireError
 from wire.messages import MAX_BODY, is_deep
-from wire.pilot.frozen import MAX_SIGNED, Opened, SignedPlan, read_signed
+from wire.pilot.frozen import MAX_SIGNED, SignedPlan, read_signed
 
 PATH = "/api/v1/nodes/{t}/{p}/{s}/{n}/desired"
 PILOT_PATH = "/api/v1/nodes/{t}/{p}/{s}/{n}/pilot"
@@ -142,7 +141,7 @@ class DesiredRoutes:
             return [
                 entry(each, opened, self._fleet, now_ms)
                 for each in found
-                if (opened := _opened(each)) is not None
+                if (opened := opened_of(each)) is not None
             ]
 
         return json_answer({"pilots": await asyncio.to_thread(answer)})
@@ -150,7 +149,7 @@ class DesiredRoutes:
     def _require_free(self, node: str, pilot: str) -> None:
         """Raise where a node has another pilot, which a second plan would end before its trial is over."""
         wanted = self._documents.get(node, "pilot")
-        opened = None if wanted is None else _opened(wanted)
+        opened = None if wanted is None else opened_of(wanted)
         if opened is None or opened.plan.plan.pilot == pilot:
             return
         if self._clock.now_ms() < opened.plan.schedule.trial_ms[1]:
@@ -193,17 +192,3 @@ class DesiredRoutes:
             shown = {"ver": wanted.ver, "ts": wanted.at_ms, "by": wanted.by, "doc": wanted.doc}
         key = "desired" if what == "config" else what
         return {"node": node, key: shown, "reported": msgspec.to_builtins(reported)}
-
-
-def _opened(document: DesiredDocument) -> Opened | None:
-    """The plan of a document; None of one that was withdrawn or that an older release wrote otherwise."""
-    return _plan_in(msgspec.json.encode(document.doc)) if document.doc else None
-
-
-@functools.lru_cache(maxsize=64)
-def _plan_in(body: bytes) -> Opened | None:
-    """Pages ask again and again for plans that do not change."""
-    try:
-        return read_signed(body)
-    except WireError:
-        return None

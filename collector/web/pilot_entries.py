@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import msgspec
 
 from collector.fleet.fleet import Fleet
+from collector.pilots.report.making import moment
 from collector.state.desired import DesiredDocument
-from wire.pilot.frozen import Opened
+from wire.errors import WireError
+from wire.pilot.frozen import Opened, read_signed
 from wire.pilot.schedule import Schedule
+
+MAX_PLANS = 64  # that are kept opened
 
 State = Literal["planned", "baseline", "trial", "over"]
 
@@ -32,6 +37,7 @@ def entry(document: DesiredDocument, opened: Opened, fleet: Fleet, now_ms: int) 
         "trial": list(frozen.schedule.trial_ms),
         "baseline": frozen.schedule.baseline_ms,
         **progress(frozen.schedule, now_ms),
+        "until": moment(opened, now_ms),
         "began": began_ms,
         "in_time": began_ms is not None and began_ms < frozen.schedule.trial_ms[0],
         "switched": None
@@ -64,3 +70,17 @@ def progress(schedule: Schedule, now_ms: int) -> dict[str, Any]:
         "period": period,
         "done": sum(each.end_ms <= now_ms for each in trial),
     }
+
+
+def opened_of(document: DesiredDocument) -> Opened | None:
+    """The plan of a document; None of one that was withdrawn or that an older release wrote otherwise."""
+    return _plan_in(msgspec.json.encode(document.doc)) if document.doc else None
+
+
+@functools.lru_cache(maxsize=MAX_PLANS)
+def _plan_in(body: bytes) -> Opened | None:
+    """Pages ask again and again for plans that do not change."""
+    try:
+        return read_signed(body)
+    except WireError:
+        return None

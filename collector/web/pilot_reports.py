@@ -84,21 +84,25 @@ class PilotReportRoutes:
                 parameter is wrong; 409 its versions do not follow each other.
             TryAgain: too many reports are being made.
         """
+        versions = await self.versions(request)
+        until_ms = number(request, "until", _MAX_MS, 0, _MAX_MS)
+        try:
+            return await self._maker.report(versions, until_ms)
+        except WireError as error:
+            raise HTTPException(409, str(error)) from error
+
+    async def versions(self, request: Request) -> list[Opened]:
+        """The versions of the plan that a request asks for, the newest last. Raises as `made`."""
         for name in request.query_params:
             if name not in (*PARAMETERS, "lang"):
                 raise HTTPException(400, unknown("parameter", name, PARAMETERS))
-        until_ms = number(request, "until", _MAX_MS, 0, _MAX_MS)
-        versions = await asyncio.to_thread(
+        return await asyncio.to_thread(
             self._versions,
             request.path_params["owner"],
             request.path_params["pilot"],
             sight_of(request),
             request.query_params.get("hash", ""),
         )
-        try:
-            return await self._maker.report(versions, until_ms)
-        except WireError as error:
-            raise HTTPException(409, str(error)) from error
 
     def _versions(self, tenant: str, pilot: str, sees: Callable[[str], bool], digest: str) -> list[Opened]:
         """The versions up to the one with this hash, or to the one that was sent last."""

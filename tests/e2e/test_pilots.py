@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from click.testing import CliRunner
+from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.conftest import Node, now_ms
+from agent.inference.signing.signature import new_key
+from collector.pilots.report.canonical_report import read_report
+from edgebed.broker import BrokerProcess
+from edgebed.cli import command as main
+from edgebed.processes import Child, edgebed_command
+from tests.e2e.conftest import Node, Watched, now_ms
 from tests.e2e.test_dashboard import fits
 from tests.e2e.test_login import add_user, log_in, reload_for_login
 from tests.polling import wait_until
+from tests.running_agent import RunningAgent
+from tests.unit.agent.conftest import Packages
 from tests.unit.wire.pilot.plans import changed
 from wire.messages import AgentInfo, Birth, Device, DeviceState, Event, ModelState, Reported, Status
 from wire.pilot.frozen import FrozenPlan, envelope, freeze
@@ -28,6 +38,10 @@ HOUR = timedelta(hours=1)
 TIME = "%Y-%m-%d %H:%M:%S"
 NOW = datetime.now(UTC).replace(microsecond=0)
 DELETE = """(path) => fetch(`api/v1/${path}`, { method: "DELETE" }).then((reply) => reply.status)"""
+
+PRINTS = """() => {
+    document.querySelector("iframe").contentWindow.print = () => { globalThis.printed = true; };
+}"""
 
 
 class Pilot:
@@ -261,7 +275,152 @@ def test_an_operator_follows_and_withdraws_a_pilot_and_a_viewer_only_sees_it(
     log_in(page, " ".join(["a", "password", "of", "lee"]), "choi")
     page.locator('[data-act="withdraw"]').click()
     page.locator('[data-sure="withdraw"]').click()
-    expect(page.locator(".empty")).to_contain_text("its plan was withdrawn")
+    expect(page.locator("h1 + [data-state]")).to_have_text("withdrawn")
+    expect(page.locator("[data-act]")).to_have_count(0)
+    expect(page.frame_locator("iframe").locator("h1")).to_have_text("Maintenance by joint")
+    expect(page.locator(".recorded tbody tr")).to_have_count(3)
+    page.get_by_role("navigation").get_by_role("link", name="Pilots").click()
+    expect(card(page, "acme/joints").locator("[data-state]")).to_have_text("withdrawn")
+
+
+PLAN = """\
+pilot: belt
+title: {en: Slower belt, ko: 느린 벨트}
+owner: acme
+testbed: hall 1
+question: {en: "Does a slower belt wear less?", ko: "벨트를 늦추면 마모가 줄어드는가?"}
+nodes: [acme/cell/hall-1/belt]
+intervention:
+  kind: model
+  what: {en: the alarms reach the shift, ko: 경보가 작업조에 전달된다}
+  slot: wear
+  model: m@1.0
+  sha256: SHA256
+design: {kind: switchback, unit: 1s, periods: 12, seed: 7}
+windows:
+  tz: UTC
+  trial: {from: START, to: END}
+kpis:
+  - id: wear
+    class: Q
+    formula: mean(b)
+    from: {b: {field: arm/rows/b}}
+    unit: ""
+    direction: decrease
+    primary: true
+    target: {min: 0.1}
+"""
+
+
+class RealPilot:
+    """A collector process and an agent process; the plan was frozen and sent by the command line."""
+
+    def __init__(self, folder: Path, broker: BrokerProcess, collector: Child) -> None:
+        self.url, self.folder = collector.first_line(), folder
+        packages = Packages(folder)
+        model = packages.constant(np.array(1.0))
+        packages.write(model)
+        private, public = new_key()
+        (folder / "acme.key").write_bytes(private)
+        (folder / "acme.pem").write_bytes(public)
+        self.agent = RunningAgent(
+            folder, broker.url, node="acme/cell/hall-1/belt", remote={"pilot": True},
+            trust={"keys": ["acme.pem"]}, models={"wear": {"package": "m", "input": "arm/rows"}},
+        )  # fmt: skip
+        self.sha256 = hashlib.sha256(model).hexdigest()
+
+    def is_known(self) -> bool:
+        """Whether the collector has the birth of the node."""
+        birth = ask(self, "nodes/acme/cell/hall-1/belt")["birth"] if ask(self, "fleet")["nodes"] else {}
+        return bool(birth and birth.get("models") and birth.get("devices"))
+
+    def freeze(self, in_s: float) -> None:
+        """Freeze the plan and send it: its trial begins in some seconds."""
+        start = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=in_s)
+        text = PLAN.replace("SHA256", self.sha256).replace("START", f"{start:{TIME}}")
+        text = text.replace("END", f"{start + timedelta(seconds=12):{TIME}}")
+        (self.folder / "pilot.yaml").write_text(text)
+        key = str(self.folder / "acme.key")
+        done = CliRunner().invoke(
+            main, ["pilot", "freeze", str(self.folder / "pilot.yaml"), "--key", key, "--url", self.url]
+        )
+        assert done.exit_code == 0, done.output
+
+
+@pytest.fixture
+def belt(tmp_path: Path) -> Iterator[RealPilot]:
+    with BrokerProcess("mosquitto", tmp_path / "broker") as broker:
+        command = edgebed_command(
+            "collector", "run", "--store", str(tmp_path / "store"), "--broker", broker.url, "--port", "0"
+        )
+        with Child("collector", command, tmp_path / "collector.log") as collector:
+            made = RealPilot(tmp_path, broker, collector)
+            try:
+                made.agent.start()
+                yield made
+            finally:
+                made.agent.child.stop()
+
+
+def test_a_real_pilot_from_its_plan_to_its_report(
+    belt: RealPilot, browser: Browser, picture: Callable[[Page, str], None]
+) -> None:
+    pages = Watched(browser, belt.url)
+    try:
+        _follows(belt, pages, picture)
+    finally:
+        pages.close()
+    assert (pages.errors, pages.foreign) == ([], [])
+
+
+def _follows(belt: RealPilot, pages: Watched, picture: Callable[[Page, str], None]) -> None:
+    wait_until(belt.is_known, "the node has said what it has", 240)
+    belt.freeze(6)
+    page = pages.open("pilots/acme/belt", wait="iframe")
+    report = page.frame_locator("iframe")
+    expect(report.locator("body")).to_contain_text("Does a slower belt wear less?")
+    expect(page.locator(".hint")).to_contain_text("newer data", timeout=240_000)
+    expect(page.locator("[data-state=over]")).to_be_visible(timeout=240_000)
+    end = ask(belt, "pilots")["pilots"][0]["trial"][1]
+    page.locator("[data-renew]").click()
+    expect(page.locator(f'.report[data-until="{end}"]')).to_be_visible()
+    expect(page.locator(".hint")).to_have_count(0)
+    expect(report.locator(".answer")).to_contain_text(re.compile("met|not met|shown"), ignore_case=True)
+    height = report.locator("body").evaluate("(body) => body.scrollHeight")
+    assert page.locator("iframe").bounding_box()["height"] >= height, "no second scroll bar"
+    assert fits(page)
+    picture(page, "report-en")
+    page.evaluate(PRINTS)
+    page.get_by_role("button", name="Print").click()
+    assert page.evaluate("globalThis.printed")
+    saved = {}
+    for kind in ("html", "json"):
+        with page.expect_download() as download:
+            page.locator(f'[data-save="{kind}"]').click()
+        saved[kind] = (download.value.suggested_filename, download.value.path().read_bytes())
+    assert saved["html"][0] == "acme-belt-en.html"
+    assert saved["json"][0] == "acme-belt.json"
+    assert b"Does a slower belt wear less?" in saved["html"][1]
+    made = read_report(saved["json"][1])
+    assert (made.state, made.until_ms) == ("over", end)
+    unchanged(page, "main")
+
+    page.locator(".report select").select_option("ko")
+    expect(report.locator("body")).to_contain_text("벨트를 늦추면 마모가 줄어드는가?")
+    page.get_by_role("navigation").get_by_role("link", name="Pilots").click()
+    expect(page.locator(f'[data-verdict="{made.word}"]')).to_be_visible()
+    picture(page, "pilots-verdict")
+
+    korean = pages.open("pilots/acme/belt", lang="ko-KR", width=390, scheme="dark", wait="iframe")
+    frame = korean.frame_locator("iframe")
+    expect(frame.locator("body")).to_contain_text("벨트를 늦추면 마모가 줄어드는가?")
+    assert (
+        frame.locator("body").evaluate("(body) => getComputedStyle(body).backgroundColor")
+        == "rgb(13, 17, 23)"
+    )
+    assert fits(korean)
+    korean.locator(".report").scroll_into_view_if_needed()
+    picture(korean, "report-ko-dark")
 
 
 def unchanged(page: Page, place: str) -> None:

@@ -5,8 +5,7 @@ import { known, t } from "./text.js";
 
 const word = (kind, name) => (known(`pilot.${kind}.${name}`) ? t(`pilot.${kind}.${name}`) : String(name ?? ""));
 
-/** On, off, or something else; what is planned is null outside of all periods of a set-point. */
-export const armText = (arm) => word("arm", arm ?? "none");
+export const armText = (arm) => word("arm", arm);
 
 export const phaseText = (phase) => word("phase", phase);
 
@@ -16,14 +15,16 @@ export const placeText = (phase, period) =>
 
 /** What was planned and what is the case. */
 export function Arms({ planned, actual, number }) {
-  const unplanned = planned === null || planned === undefined;
-  const differs = !unplanned && actual !== planned;
+  const isPlanned = planned !== null && planned !== undefined; // it is not after the trial
+  const differs = isPlanned && actual !== planned;
   return html`
     <span class=${differs ? "warn-text" : ""} data-arms=${differs ? "other" : "planned"}>
       ${
-        unplanned && actual === "other"
-          ? t("pilot.arms-safe")
-          : t("pilot.arms", { planned: armText(planned), actual: armText(actual) })
+        isPlanned
+          ? t("pilot.arms", { planned: armText(planned), actual: armText(actual) })
+          : actual === "other"
+            ? t("pilot.arms-safe")
+            : t("pilot.is", { actual: armText(actual) })
       }
       ${Number.isFinite(number) && ` (${value(number)})`}
     </span>

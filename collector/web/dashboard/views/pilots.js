@@ -9,6 +9,7 @@ import { Why } from "../reason.js";
 import { mayOperate } from "../rights.js";
 import { lang, t } from "../text.js";
 import { EventTable } from "./events.js";
+import { Report, Verdict } from "./report.js";
 
 const COMMANDS = `edgebed key signing acme.key
 edgebed pilot freeze pilot.yaml --key acme.key --url ${location.origin}`;
@@ -30,7 +31,8 @@ const STATES = {
 
 export function PilotsView({ tenant, id }) {
   const [answer, error, load] = useAnswer("pilots");
-  const found = pilotsOf(answer?.pilots ?? []);
+  const plans = usePlans(answer);
+  const found = pilotsOf(answer?.pilots ?? [], plans);
   if (!id)
     return html`
       <${List} answer=${answer} error=${error} pilots=${found} />
@@ -41,18 +43,42 @@ export function PilotsView({ tenant, id }) {
   `;
 }
 
-/** The entries of the nodes by pilot, as the newest version of its plan has it; what runs comes first. */
-function pilotsOf(entries) {
+/** Every plan that was sent, also of pilots that no node has any more; asked for with each new answer. */
+function usePlans(answer) {
+  const [plans, setPlans] = useState([]);
+  useEffect(() => {
+    if (!answer) return undefined;
+    const abort = new AbortController();
+    get("pilots/plans", { signal: abort.signal }).then(
+      (found) => setPlans(found.plans),
+      (failed) => {
+        if (failed.name !== "AbortError" && !(failed instanceof ApiError)) throw failed;
+      },
+    );
+    return () => abort.abort();
+  }, [answer]);
+  return plans;
+}
+
+/**
+ * The entries of the nodes by pilot, as the newest version of its plan has it, and the plans that no node has; what
+ * runs comes first.
+ */
+function pilotsOf(entries, plans) {
   const found = new Map();
   for (const one of entries) {
     const key = `${one.owner}/${one.pilot}`;
     found.set(key, [...(found.get(key) ?? []), one]);
   }
+  for (const one of plans) {
+    const key = `${one.owner}/${one.pilot}`;
+    if (!found.has(key)) found.set(key, [{ ...one, until: one.trial[1], isEnded: true }]); // the newest comes first
+  }
   const order = ["trial", "baseline", "planned", "over", "withdrawn"];
   return [...found.values()]
     .map((each) => {
       const head = each.reduce((newest, one) => (one.version > newest.version ? one : newest));
-      return { ...head, entries: each };
+      return { ...head, entries: head.isEnded ? [] : each };
     })
     .sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state) || b.trial[0] - a.trial[0]);
 }
@@ -94,7 +120,12 @@ function List({ answer, error, pilots }) {
         (one) => html`
           <section key=${href(one)} class="card" data-pilot=${`${one.owner}/${one.pilot}`}>
             <${Head} one=${one} />
-            <${Nodes} one=${one} most=${SHOWN} />
+            ${
+              one.entries.length > 0 &&
+              html`
+                <${Nodes} one=${one} most=${SHOWN} />
+              `
+            }
           </section>
         `,
       )}
@@ -116,6 +147,13 @@ function Head({ one, isPage = false }) {
       }
       <${Stated} state=${one.state} />
       ${
+        !isPage &&
+        one.state === "over" &&
+        html`
+          <${Verdict} pilot=${one} />
+        `
+      }
+      ${
         one.version > 1 &&
         html`
           <span class="tag">${t("pilot.version", { n: count(one.version) })}</span>
@@ -124,16 +162,26 @@ function Head({ one, isPage = false }) {
     </div>
     <dl class="facts">
       <${Fact} name="owner">${one.owner} / ${one.pilot}<//>
-      <${Fact} name="design">${designText(one.design)}<//>
+      ${
+        one.design &&
+        html`
+          <${Fact} name="design">${designText(one.design)}<//>
+        `
+      }
       <${Fact} name="window">
         <${At} ms=${one.trial[0]} />
         ${" – "}
         <${At} ms=${one.trial[1]} />
       <//>
-      <${Fact} name="done">
-        ${t("pilot.of", { n: count(one.done), of: count(one.design.periods) })}
-        <progress max=${one.design.periods} value=${one.done} aria-label=${t("pilot.done")} />
-      <//>
+      ${
+        one.design &&
+        html`
+          <${Fact} name="done">
+            ${t("pilot.of", { n: count(one.done), of: count(one.design.periods) })}
+            <progress max=${one.design.periods} value=${one.done} aria-label=${t("pilot.done")} />
+          <//>
+        `
+      }
       ${
         one.period &&
         html`
@@ -308,6 +356,7 @@ function One({ pilot, answer, error, owner, onChange }) {
                 <${Head} one=${pilot} isPage=${true} />
                 ${
                   mayOperate() &&
+                  !pilot.isEnded &&
                   pilot.state !== "over" &&
                   html`
                     <div class="command-buttons">
@@ -321,8 +370,13 @@ function One({ pilot, answer, error, owner, onChange }) {
                   `
                 }
                 <${Refused} error=${refused} />
-                <h2>${t("pilot.nodes")}</h2>
-                <${Nodes} one=${pilot} />
+                ${
+                  !pilot.isEnded &&
+                  html`
+                    <h2>${t("pilot.nodes")}</h2>
+                    <${Nodes} one=${pilot} />
+                  `
+                }
               `
             : answer &&
               html`
@@ -333,7 +387,8 @@ function One({ pilot, answer, error, owner, onChange }) {
       ${
         pilot &&
         html`
-          <${Recorded} entries=${pilot.entries} />
+          <${Report} pilot=${pilot} />
+          <${Recorded} entries=${pilot.isEnded ? pilot.nodes.map((node) => ({ node })) : pilot.entries} />
         `
       }
     </div>

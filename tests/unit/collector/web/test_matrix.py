@@ -62,6 +62,9 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "/api/v1/pilots": {},
     "/api/v1/pilots/plans": {},
     "/api/v1/pilots/{owner}/{pilot}/report": {},
+    "/api/v1/pilots/{owner}/{pilot}/report.html": {"query": "?lang=ko"},
+    "/api/v1/pilots/{owner}/{pilot}/report.pdf": {},
+    "/api/v1/pilots/{owner}/{pilot}/verdict": {},
     "/api/v1/pilots/values": {"body": {"plan": changed(("[acme/p1/s1/n1, acme/p1/s1/n2]", f"[{HERS}]"))}},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/commands": {"body": {"name": "ping"}},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/commands/{id}": {"body": {}},
@@ -243,6 +246,8 @@ def is_of_a_node(route: Ruled) -> bool:
 
 async def leaks(site: Site, route: Ruled, who: str) -> bool:
     """Whether an answer to a foreigner shows that acme is there."""
+    if "{pilot}" in route.path:  # a PDF is packed, and a verdict has no name
+        return (await site.ask(route, who)).status != 404
     if not is_of_a_node(route):
         return b"acme" in (await site.ask(route, who)).body
     there, unknown = await site.ask(route, who, HERS), await site.ask(route, who, NONE)
@@ -299,6 +304,8 @@ async def test_who_may_see_it_does(site: Site) -> None:
     for who in OWN:
         for route in site.routes:
             if route.path in ("/api/v1/logout", "/api/v1/login", "/") or route.rule.action:
+                continue
+            if route.path.endswith(".pdf"):  # its maker may be missing; test_report_pages.py has it
                 continue
             answer = await site.ask(route, who, HERS if is_of_a_node(route) else "")
             assert answer.status == 200, (who, route.path, answer.body)
