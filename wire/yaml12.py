@@ -206,5 +206,7 @@ def _sentence(error: yaml.MarkedYAMLError) -> str:
         return "a ':' is not allowed here: check the indentation, or put the text in quotes"
     if "expected <block end>" in problem:
         return "this line is indented differently from the lines it belongs to"
+    if error.context == "while parsing a flow mapping" and "got '?'" in problem:
+        return "a '?' is not allowed within { }: put the text in quotes"
     context = f" ({error.context})" if error.context else ""
     return f"not valid YAML: {problem}{context}"

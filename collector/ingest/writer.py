@@ -543,4 +543,4 @@ def event_frame(event: EventRow) -> dict[str, object]:
     """The frame of a stored event for viewers."""
     body: dict[str, object] = msgspec.json.decode(event.body)
     head = {"ts": event.ts, "recv": event.recv, "type": event.type, "sev": event.sev}
-    return {**body, **head, "node": event.node, "device": event.device}
+    return {**body, **head, "node": event.node, "device": event.device, "ep": event.ep, "seq": event.seq}

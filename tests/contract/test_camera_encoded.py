@@ -145,10 +145,13 @@ async def test_damaged_data_over_tcp_is_flagged(gstreamer: None) -> None:
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])
 async def test_another_size_is_followed(gstreamer: None, codec: str) -> None:
-    async with serving(codec, "--then", "640", "360") as port:
-        one = camera(port)
-        seen = await pictures(one, lambda seen: shape(seen[-1]) == (360, 640, 3))
-    assert {shape(reading) for reading in seen} == {(240, 320, 3), (360, 640, 3)}
+    for _ in range(3):  # on a busy machine the first picture may come after the change
+        async with serving(codec, "--then", "640", "360") as port:
+            one = camera(port)
+            seen = await pictures(one, lambda seen: shape(seen[-1]) == (360, 640, 3))
+        if len(sizes := {shape(reading) for reading in seen}) > 1:
+            break
+    assert sizes == {(240, 320, 3), (360, 640, 3)}
     assert one.counters["size_changes"] == 1
 
 

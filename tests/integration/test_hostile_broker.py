@@ -436,7 +436,7 @@ async def test_messages_for_another_node_change_nothing(tmp_path: Path, healthy:
         try:
             await until(lambda: client.uplink.counters.get("ignored") == 3, "they arrive", WITHIN_S)
             await until(lambda: client.outbox.stats().depth == MESSAGES, "committed", WITHIN_S)
-            assert client.uplink.connected
+            await until(lambda: client.uplink.connected, "the connection is known", WITHIN_S)
             assert {"commands", "lost_connections"}.isdisjoint(client.uplink.counters)
         finally:
             await client.stop()

@@ -8,10 +8,11 @@ import pytest
 
 from wire.custody import Statement
 from wire.messages import Event
+from wire.pilot.plan import Duration, EventPath, FieldPath, Name, NodeAddress, Sha256, Unit, Word
 
 REPO = Path(__file__).parents[2]
 FOLDERS = ("wire", "agent", "adapters", "collector", "edgebed", "simulators")
-PATTERN = re.compile(r"""pattern=\s*r?(["'])(.+?)\1""")
+PATTERN = re.compile(r"""(?:pattern=|_form\()\s*r?f?(["'])(.+?)\1""")
 
 
 def test_no_pattern_takes_a_line_end_or_foreign_digits() -> None:
@@ -23,6 +24,13 @@ def test_no_pattern_takes_a_line_end_or_foreign_digits() -> None:
     ]
     assert len(patterns) > 30
     assert [each for each in patterns if each[1].endswith("$") or r"\d" in each[1]] == []
+
+
+@pytest.mark.parametrize("form", [Word, Name, NodeAddress, FieldPath, EventPath, Unit, Duration, Sha256])
+def test_a_form_of_a_plan_takes_no_line_end(form: object) -> None:
+    for text in ("abc\n", "٢٠"):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(text, form)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def test_the_number_of_values_is_limited() -> None:
             (1, 6),
             "not valid YAML: found unexpected end of stream (while scanning a quoted scalar)",
         ),
+        ("q: {en: Does it help?, ko: x}", (1, 21), "a '?' is not allowed within { }: put the text in quotes"),
         ("'a' 'b'", (1, 5), "not valid YAML: expected '<document start>', but found '<scalar>'"),
         ("a: !<x\n", (1, 7), "not valid YAML: expected '>', but found '\\n' (while parsing a tag)"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -32,6 +33,12 @@ def test_the_payload_is_plain_json_with_every_default_and_the_schedule() -> None
     assert plain["plan"]["kpis"][0]["class"] == "P"
     assert len(plain["schedule"]["periods"]) == 84 + 20
     assert [period[3] for period in plain["schedule"]["periods"][84:86]] in (["on", "off"], ["off", "on"])
+
+
+def test_the_plan_of_the_page_can_be_frozen() -> None:
+    page = (Path(__file__).parents[4] / "docs/pilots.md").read_text()
+    example = page.split("```yaml\n", 1)[1].split("```", 1)[0]
+    assert len(freeze(parse(example, "docs/pilots.md")).schedule.trial) == 30
 
 
 def test_a_signed_plan_reads_back() -> None:
