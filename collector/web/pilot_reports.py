@@ -119,14 +119,14 @@ class PilotReportRoutes:
 
 
 def _seen(plans: Iterable[SentPlan], sees: Callable[[str], bool]) -> list[Sent]:
-    """The plans that a user may see: all of their nodes are visible."""
+    """The plans that a user may see: all of the nodes that they name anywhere are visible."""
     found = []
     for one in plans:
         try:
             opened = one.opened()
         except WireError:  # of an older release
             continue
-        if all(sees(node) for node in opened.plan.plan.nodes):
+        if all(sees(node) for node in opened.plan.plan.named):
             found.append((one, opened))
     return found
 

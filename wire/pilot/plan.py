@@ -275,6 +275,21 @@ class Plan(_Part, kw_only=True, frozen=True):
         """The KPI that decides."""
         return next(kpi for kpi in self.kpis if kpi.primary)
 
+    @property
+    def named(self) -> set[str]:
+        """Every node that it names: a plan that was made by hand may measure others than `nodes`."""
+        several = [*self.adjust.covariates.values()]
+        for kpi in self.kpis:
+            several += kpi.inputs.values()
+        for condition in self.exclude.when:
+            several += condition.inputs.values()
+        machines = self.design.groups.machines if self.design.groups is not None else ()
+        return {
+            *self.nodes,
+            *(each.node for each in several if each.node is not None),
+            *("/".join(each.split("/")[:4]) for each in machines),
+        }
+
 
 def load(path: Path, *more: config.Check[Plan]) -> Plan:
     """Read `pilot.yaml`; `more` checks find further mistakes in the same pass.

@@ -28,9 +28,11 @@ from tests.unit.collector.pilots.report.played_pilot import (
     report_of,
 )
 from tests.unit.collector.web.serving import serving
+from wire import config
 from wire.clock import Clock
 from wire.errors import TryAgain
-from wire.pilot.frozen import Opened, envelope
+from wire.pilot.frozen import FrozenPlan, Opened, envelope, read_signed
+from wire.pilot.plan import Plan
 
 PATH = "/api/v1/pilots/acme/line-1/report"
 
@@ -38,6 +40,11 @@ PATH = "/api/v1/pilots/acme/line-1/report"
 def doc(plan: Opened) -> dict[str, Any]:
     found: dict[str, Any] = msgspec.to_builtins(envelope(plan.payload, plan.signatures))
     return found
+
+
+def unchecked(text: str) -> Plan:
+    """A plan that nobody checked."""
+    return msgspec.convert(config.plain(text), Plan)
 
 
 def played(folder: Path) -> PlayedPilot:
@@ -121,6 +128,31 @@ async def test_only_who_sees_all_nodes_sees_the_pilot_and_tenants_may_use_the_sa
             "lee": ([], [404, 404]),
             "park": (["hanbit"], [404, 200]),
         }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("{field: cell/production/level}", "{field: cell/production/level, node: hanbit/trial/hall/cell-01}"),
+        ("washout_s: 60,", "groups: {machines: [hanbit/trial/hall/cell-01]}, washout_s: 60,"),
+        ("kpis:", "adjust: {covariates: {x: {event: a/b, node: hanbit/trial/hall/cell-01}}}\nkpis:"),
+    ],
+)
+async def test_a_plan_made_by_hand_shows_no_node_of_another_tenant(
+    tmp_path: Path, change: tuple[str, str]
+) -> None:
+    body = unchecked(changed(change))
+    forged = FrozenPlan(version=1, previous="", reason="", plan=body, schedule=opened(PLAN).plan.schedule)
+    played(tmp_path)
+    async with serving(tmp_path) as (collector, get):
+        send(collector, read_signed(msgspec.json.encode(envelope(forged.payload, (("ab" * 32, b"x"),)))))
+        accounts = collector.directory.accounts
+        accounts.add("kim", "x", Grant("viewer", ("acme/*",)))
+        token = accounts.add_token("kim", "", Grant("viewer", ("acme/*",)), 1)[1]
+        collector.directory.refresh()
+        headers = {"Authorization": f"Bearer {token}"}
+        assert (await get(PATH, **headers)).status == 404
+        assert (await get("/api/v1/pilots/plans", **headers)).json() == {"plans": []}
 
 
 # --- how many are made at once
