@@ -286,13 +286,16 @@ def _of_plan(
         for node in pilot.plan.nodes:
             if node not in versions[-1].nodes:
                 yield Finding(code="plan-not-recorded", where=node, args={"version": versions[-1].version})
-    for version, opened in zip(versions[1:], pilot.versions[1:], strict=True):
-        yield Finding(
-            code="amended",
-            where=version.hash[:12],
-            args={"version": version.version, "rows": version.trial_rows, "reason": opened.plan.reason[:300]},
-        )
+    yield from _amendments(versions)
     yield from _of_events(pilot, events, known)
+
+
+def _amendments(versions: Sequence[PlanVersion]) -> Iterator[Finding]:
+    """Each version that amends another one, also where that was not given."""
+    for each in versions:
+        if each.previous:
+            args: dict[str, str | int | float] = {"version": each.version, "rows": each.trial_rows}
+            yield Finding(code="amended", where=each.hash[:12], args={**args, "reason": each.reason[:300]})
 
 
 def _of_events(pilot: _Pilot, events: PilotEvents, known: Collection[str]) -> Iterator[Finding]:

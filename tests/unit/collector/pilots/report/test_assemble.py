@@ -43,6 +43,16 @@ def test_the_same_store_gives_the_same_bytes(plant: Plant) -> None:
     assert report_bytes(read_report(body)) == body
 
 
+def test_an_amendment_is_found_where_the_version_before_it_was_not_given(plant: Plant) -> None:
+    first = opened(PLAN)
+    second = opened(changed(("min: 0.05", "min: 0.02")), after=first, reason="it was too much")
+    pilot = PlayedPilot(plant, second.plan.plan)
+    pilot.versions = [second]
+    pilot.play()
+    (found,) = pilot.report().findings
+    assert (found.code, found.args["version"], found.args["reason"]) == ("amended", 2, "it was too much")
+
+
 def test_versions_that_do_not_amend_each_other_are_refused(plant: Plant) -> None:
     first = opened(PLAN)
     plant.commit([plant.event(0, "_/pilot", detail={})])
