@@ -55,11 +55,14 @@ def ratio(
     on: Sequence[bool] | Flags,
     *,
     times: numbers.Values | None = None,
+    covariates: Sequence[numbers.Values] = (),
     trend: Trend = "check",
     alpha: float = 0.05,
 ) -> Result:
     """The change of sum(above) / sum(below), relative to the baseline's: the rule on the linearised ratio."""
-    (top, at, bottom, trial), missing = numbers.by_time(above, times, below, np.array(on, float))
+    (top, at, bottom, trial, *columns), missing = numbers.by_time(
+        above, times, below, np.array(on, float), *covariates
+    )
     phase = trial > 0
     if refusal := _too_few(phase, {"missing": missing}):
         return refusal
@@ -71,7 +74,7 @@ def ratio(
         values /= numbers.mean(values[~phase])
     if not np.isfinite(values).all():
         return numbers.too_far_apart()
-    found = effect(values, phase, times=at, trend=trend, alpha=alpha)
+    found = effect(values, phase, times=at, covariates=columns, trend=trend, alpha=alpha)
     if isinstance(found, Refused):
         return found
     extras = {**found.extras, "missing": missing}

@@ -61,14 +61,23 @@ def judge(result: Result, *, target: float, sign: Literal[1, -1], conduct: Condu
     return Verdict("not-shown", "interval-holds-target")
 
 
-def guard(result: Result, *, worse_than: float, sign: Literal[1, -1]) -> Guarded:
-    """Whether the KPI became worse by more than `worse_than`: broken if the whole interval is beyond it."""
+def guard(
+    result: Result, *, worse_than: float, sign: Literal[1, -1], conduct: Conduct | None = None
+) -> Guarded:
+    """Whether the KPI became worse by more than `worse_than`: broken if the whole interval is beyond it.
+
+    Harm counts however the pilot was run. That there is none cannot be said of a change that did not act, of
+    data that are not there, or where carry-over hides it.
+    """
     if unusable := _unusable(result):
         return Guarded("not-shown", unusable)
     assert isinstance(result, Effect)  # noqa: S101  # a refusal is unusable
     low, high = improvement(result.low, result.high, sign)
     if high < -worse_than:
         return Guarded("broken")
+    conduct = conduct or Conduct()
+    if held := _held_back(result, conduct) or (None if conduct.washout_covers else "washout-too-short"):
+        return Guarded("not-shown", held)
     return Guarded("kept") if low >= -worse_than else Guarded("not-shown", "interval-holds-limit")
 
 

@@ -148,7 +148,9 @@ def _before_after(
             return found
         return replace(found, extras={**found.extras, **_energy_labels(plan, schedule, measured)})
     above, below = (column(values, part) for part in _PARTS)
-    return before_after.ratio(above, below, on, times=times, trend=trend, alpha=alpha)
+    return before_after.ratio(
+        above, below, on, times=times, covariates=columns_of(plan, measured), trend=trend, alpha=alpha
+    )
 
 
 def _energy_labels(plan: Plan, schedule: Schedule, measured: Measured) -> dict[str, float | str]:
@@ -197,8 +199,9 @@ def placebo_of(plan: Plan, schedule: Schedule, measured: Measured, *, relative: 
             alpha=plan.analysis.alpha,
             relative=relative,
         )
-    used = [each for each in baseline if each.status == "used"]
-    counted = Measured(measured.kpi, {"": used})
+    kept = [at for at, each in enumerate(baseline) if each.status == "used"]
+    used = [baseline[at] for at in kept]
+    counted = Measured(measured.kpi, {"": used}, [[each[at] for at in kept] for each in before.covariates])
     results = [
         _before_after(
             plan, schedule, counted, [at >= date for at in range(len(used))], relative=True, trend="none"
@@ -213,44 +216,45 @@ def placebo_of(plan: Plan, schedule: Schedule, measured: Measured, *, relative: 
 
 
 def _parallel(plan: Plan, schedule: Schedule, measured: Measured, relative: bool) -> Result:
-    changes = {
-        machine: _change(schedule, measured.kpi, values, relative)
-        for machine, values in sorted(measured.values.items())
-    }
-    treated = [change for machine, change in changes.items() if machine in schedule.treated]
-    control = [change for machine, change in changes.items() if machine not in schedule.treated]
+    """All machines are compared on one scale: of logarithms of the periods, of the phases, or of the unit."""
+    phases = {name: _phases(schedule, values) for name, values in sorted(measured.values.items())}
+    by_period = relative and measured.kpi.compared == "mean" and _all_positive(measured)
+    treated, control = Column(), Column()
+    for machine, (after, before) in phases.items():
+        levels = [_level(phase, measured.kpi, by_period) for phase in (after, before)]
+        if relative and not by_period:
+            if any(each is not None and each <= 0 for each in levels):
+                sentence = f"{machine} has 0 or less in a phase: state the target as a difference."
+                return Refused("values-not-positive", sentence)  # to leave it out would hide what happened
+            levels = [None if each is None else math.log(each) for each in levels]
+        new, old = levels
+        change = None if new is None or old is None else new - old
+        (treated if machine in schedule.treated else control).append(change)
     return machines.effect(
         treated, control, seed=plan.design.seed, alpha=plan.analysis.alpha, relative=relative
     )
 
 
-def _change(schedule: Schedule, kpi: Kpi, values: Sequence[PeriodValue], relative: bool) -> float | None:
-    """After minus before of one machine, of the logarithms if it is `relative`; None if there is none."""
+def _phases(schedule: Schedule, values: Sequence[PeriodValue]) -> tuple[list[PeriodValue], list[PeriodValue]]:
+    """The periods of one machine after the change, and those before it."""
     after = [schedule.periods[each.index].arm == "on" for each in values]
-    phases = [
+    new, old = (
         [each for each, is_after in zip(values, after, strict=True) if is_after is want]
         for want in (True, False)
-    ]
-    logs: list[list[float]] = []
-    if relative and kpi.compared == "mean":
-        known = [[each for each in column(phase, "value") if each is not None] for phase in phases]
-        if all(known) and min(map(min, known)) > 0:
-            logs = [[math.log(each) for each in phase] for phase in known]
-            return _mean(logs[0]) - _mean(logs[1])
-    levels = [_level(phase, kpi) for phase in phases]
-    if None in levels:
-        return None
-    new, old = (level or 0.0 for level in levels)
-    if not relative:
-        return new - old
-    return math.log(new) - math.log(old) if min(new, old) > 0 else None
+    )
+    return new, old
 
 
-def _level(values: Sequence[PeriodValue], kpi: Kpi) -> float | None:
-    """The mean of the values, or the quotient of the sums of a ratio or a count."""
+def _all_positive(measured: Measured) -> bool:
+    columns = [column(values, "value") for values in measured.values.values()]
+    return all(each is None or each > 0 for several in columns for each in several)
+
+
+def _level(values: Sequence[PeriodValue], kpi: Kpi, as_logarithms: bool) -> float | None:
+    """The mean of the values or of their logarithms, or the quotient of the sums of a ratio or a count."""
     if kpi.compared == "mean":
         known = [each for each in column(values, "value") if each is not None]
-        return _mean(known) if known else None
+        return _mean([math.log(each) for each in known] if as_logarithms else known) if known else None
     above, below = sums_of(values)
     return above / below if below else None
 

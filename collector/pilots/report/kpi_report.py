@@ -67,7 +67,7 @@ def judged(trial: Trial, measured: Measured, variants: Mapping[str, Callable[[],
     conduct = _conduct(trial, flow, placebo)
     found = _verdict(trial, kpi, result, conduct, kpi.target.min) if kpi.target else None
     limit = kpi.guardrail
-    guarded = verdict.guard(result, worse_than=limit.worse_than, sign=_sign(kpi)) if limit else None
+    guarded = _guarded(trial, kpi, result, conduct, limit.worse_than) if limit else None
     effect, refusal = stated(result)
     report = KpiReport(
         id=kpi.id,
@@ -101,6 +101,11 @@ def _verdict(trial: Trial, kpi: Kpi, result: Result, conduct: Conduct, target: f
     if not trial.is_over:
         return Verdict("not-shown", NOT_OVER)  # a verdict on the way would be asked for until it pleases
     return verdict.judge(result, target=target, sign=_sign(kpi), conduct=conduct)
+
+
+def _guarded(trial: Trial, kpi: Kpi, result: Result, conduct: Conduct, worse_than: float) -> Guarded:
+    found = verdict.guard(result, worse_than=worse_than, sign=_sign(kpi), conduct=conduct)
+    return found if trial.is_over or found.word == "broken" else Guarded("not-shown", NOT_OVER)
 
 
 def _sign(kpi: Kpi) -> Literal[1, -1]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,3 +78,73 @@ def test_numbers_of_any_size(text: str, estimand: str, size: float) -> None:
             found = effect_of(plan, planned, Measured(plan.primary, machines, covariates), relative=relative)
             assert isinstance(found, Effect | Refused)
         assert all(isinstance(each, float) for each in sums_of(values))
+
+
+def values_of(planned: Any, several: Sequence[float]) -> list[PeriodValue]:
+    return [
+        PeriodValue(at, each.phase, each.arm, each.start_ms, each.end_ms, "used", value=float(value))
+        for at, (each, value) in enumerate(zip(planned.periods, several, strict=True))
+    ]
+
+
+def test_machines_are_compared_on_one_scale() -> None:
+    plan = parse(PARALLEL, "pilot.yaml")
+    planned = schedule(plan)
+    is_trial = np.array([each.phase == "trial" for each in planned.periods])
+    measured = {}
+    for at, machine in enumerate(MACHINES):
+        spread = np.where(np.arange(len(is_trial)) % 2, 1.9, 0.1)  # the mean of the logarithms is far lower
+        values = np.where(is_trial, 1.0 + at / 100, spread)
+        if machine == MACHINES[0]:
+            values[0] = 0.0  # one period of one machine
+        measured[machine] = values_of(planned, values)
+    found = effect_of(plan, planned, Measured(plan.primary, measured))
+    assert isinstance(found, Effect)
+    assert abs(found.estimate) < 0.05, "nothing changed but the noise: on two scales it is a doubling"
+
+
+@pytest.mark.parametrize("estimand", ["mean", "ratio", "count"])
+def test_a_machine_that_fell_to_0_is_not_left_out(estimand: str) -> None:
+    text = changed(
+        ("mean(level)", "sum(level)"), ("primary: true", f"primary: true\n    estimand: {estimand}"),
+        text=PARALLEL,
+    )  # fmt: skip
+    plan = parse(text.replace(MACHINES[3], f"{MACHINES[3]}, acme/trial/hall/cell-05"), "pilot.yaml")
+    planned = schedule(plan)
+    measured = {}
+    for at, machine in enumerate([*MACHINES, "acme/trial/hall/cell-05"]):
+        none_left = at == 0
+        measured[machine] = [
+            replace(each, numerator=each.value, denominator=1.0)
+            for each in values_of(
+                planned,
+                [0.0 if none_left and each.phase == "trial" else 3.0 + at for each in planned.periods],
+            )
+        ]
+    found = effect_of(plan, planned, Measured(plan.primary, measured))
+    assert isinstance(found, Refused)
+    assert found.code == "values-not-positive"
+    assert isinstance(effect_of(plan, planned, Measured(plan.primary, measured), relative=False), Effect)
+
+
+def test_the_covariates_of_a_plan_adjust_a_ratio_too() -> None:
+    text = changed(("mean(level)", "sum(level)"), ("primary: true", "primary: true\n    estimand: ratio"))
+    plan = parse(
+        changed(
+            ("kind: switchback", "kind: before-after"), ("  trial: {", BASELINE + "  trial: {"),
+            ("kpis:", "adjust: {covariates: {outside: {field: cell/production/outside}}}\nkpis:"),
+            text=text,
+        ),
+        "pilot.yaml",
+    )  # fmt: skip
+    planned = schedule(plan)
+    drawn = np.random.default_rng(8)
+    outside = drawn.normal(10, 5, len(planned.periods))
+    used = 50 + 2 * outside + drawn.normal(size=len(outside))
+    values = [replace(each, numerator=each.value, denominator=1.0) for each in values_of(planned, used)]
+    widths = []
+    for covariates in ([], [values_of(planned, outside)]):
+        found = effect_of(plan, planned, Measured(plan.primary, {"": values}, covariates))
+        assert isinstance(found, Effect)
+        widths.append(found.half_width)
+    assert widths[1] < widths[0] / 3

@@ -196,6 +196,37 @@ def test_a_guardrail_that_broke_decides_also_before_the_end(plant: Plant) -> Non
     assert [each.status for each in early.kpis[0].periods[-6:]] == ["to-come"] * 6
 
 
+@pytest.mark.parametrize(
+    ("change", "until", "reason"),
+    [
+        ({}, None, None),
+        ({}, 13, "trial-not-over"),
+        ({"actual": "off"}, None, "schedule-not-kept"),
+        ({"exclude": True}, None, "data-incomplete"),
+    ],
+)
+def test_a_guardrail_is_kept_only_by_a_trial_that_ran(
+    plant: Plant, change: dict[str, Any], until: int | None, reason: str | None
+) -> None:
+    text = PLAN + (
+        "  - id: speed\n    class: D\n    formula: mean(speed)\n"
+        '    from: {speed: {field: cell/production/speed}}\n    unit: ""\n    direction: increase\n'
+        "    guardrail: {worse_than: 0.2}\n"
+    )
+    if "exclude" in change:
+        text += "exclude:\n  times: [{from: 2026-11-23 06:00, to: 2026-11-23 07:00, why: drill}]\n"
+    pilot = PlayedPilot(plant, text)
+    plant.commit([pilot.freeze()])
+    for number, period in enumerate(pilot.newest.plan.schedule.trial):
+        rows = {**level(number, period), "speed": level(number, period, 0.0)["level"]}
+        actual = change.get("actual", period.arm)
+        plant.commit([pilot.switch(number, actual=actual), plant.data(period.start_ms, rows)])
+    at_ms = None if until is None else pilot.newest.plan.schedule.trial[until].end_ms
+    speed = pilot.report(at_ms).kpis[1]
+    assert (speed.guarded, speed.guarded_reason) == ("kept" if reason is None else "not-shown", reason)
+    assert speed.effect is not None
+
+
 def test_a_pilot_without_rows_says_so(plant: Plant) -> None:
     pilot = PlayedPilot(plant, PLAN)
     plant.commit([pilot.freeze()])
