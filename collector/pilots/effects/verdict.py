@@ -66,8 +66,8 @@ def guard(
 ) -> Guarded:
     """Whether the KPI became worse by more than `worse_than`: broken if the whole interval is beyond it.
 
-    Harm counts however the pilot was run. That there is none cannot be said of a change that did not act, of
-    data that are not there, or where carry-over hides it.
+    A KPI that became worse counts however the pilot was run. That it did not cannot be said of a change that
+    did not act, of data that are not there, or where carry-over hides it.
     """
     if unusable := _unusable(result):
         return Guarded("not-shown", unusable)

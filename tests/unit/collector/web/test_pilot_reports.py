@@ -43,7 +43,7 @@ def doc(plan: Opened) -> dict[str, Any]:
 
 
 def unchecked(text: str) -> Plan:
-    """A plan that nobody checked."""
+    """A plan without any check."""
     return msgspec.convert(config.plain(text), Plan)
 
 
