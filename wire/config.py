@@ -384,6 +384,8 @@ def _sentence(reason: str, node: Node) -> str:
         hint = ": put it in quotes" if node.text else ""
     if reason == "expected true or false" and node.text.lower() in ("yes", "no", "on", "off"):
         hint = ": this is YAML 1.2"
+    if reason == "expected a number" and re.fullmatch(r"[0-9.]+ ?%", node.text):
+        hint = ": write a share without %, such as 0.05 for 5%"
     return f"{reason}, got {_show(node)}{hint}"
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,9 +38,7 @@ _keys = click.option(
     multiple=True,
     help="Private key as PEM, as `edgebed key signing` writes it; repeat it for several signatures.",
 )
-_out = click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help=f"By default NAME{ENDING}."
-)
+_out = partial(click.option, "--out", type=click.Path(dir_okay=False, path_type=Path))
 _url = click.option("--url", help="Running collector: http://host:port.")
 _token = click.option(
     "--token-file",
@@ -70,9 +69,8 @@ def check(plan: Path, url: str | None, token_file: Path | None) -> None:
     differ, a baseline that is not stored, and other pilots on the same nodes.
     """
     from wire.pilot.checks import doubts, needs
-    from wire.pilot.plan import load
 
-    found = load(plan, *_stored(url, token_file))
+    found = _load(plan, *_stored(url, token_file))
     for note in (*doubts(found), *needs(found.intervention)):
         click.echo(f"{plan}: note: {note}", err=True)
     click.echo(f"{plan}: ok: {outline(_frozen(plan))}")
@@ -109,9 +107,8 @@ def plan_command(
     from collector.pilots.planning.outlook import outlook
     from edgebed import pilot_planning
     from wire.clock import Clock
-    from wire.pilot.plan import load
 
-    found = load(plan)
+    found = _load(plan)
     if sum(each is not None for each in (store, url, baseline)) != 1:
         raise click.UsageError("name one of --store, --url and --baseline")
     if store is not None:
@@ -136,7 +133,7 @@ def plan_command(
 @command.command()
 @_yaml
 @_keys
-@_out
+@_out(help=f"By default NAME{ENDING}.")
 @_url
 @_token
 def freeze(
@@ -173,7 +170,7 @@ def freeze(
 )
 @click.option("--reason", required=True, help="Why the plan changes; the report prints it.")
 @_keys
-@_out
+@_out(help=f"By default NAME-v2{ENDING}, with the number of the version.")
 @_url
 @_token
 def amend(
@@ -269,14 +266,21 @@ def _stored(url: str | None, token_file: Path | None, *, amends: bool = False) -
     return [] if url is None else [against(CollectorApi(url, token_file), Clock().now_ms(), amends=amends)]
 
 
+def _load(plan: Path, *more: Check[Plan]) -> Plan:
+    from wire.pilot.plan import load
+
+    if plan.name.endswith(ENDING):
+        raise EdgebedError(f"{plan} is frozen already: name the `pilot.yaml` from which it was made")
+    return load(plan, *more)
+
+
 def _frozen(
     plan: Path, after: Opened | None = None, reason: str = "", stored: Sequence[Check[Plan]] = ()
 ) -> FrozenPlan:
     from wire.pilot.frozen import freeze
-    from wire.pilot.plan import load
 
     try:
-        return freeze(load(plan, *stored), after=after, reason=reason)
+        return freeze(_load(plan, *stored), after=after, reason=reason)
     except msgspec.ValidationError as error:
         raise EdgebedError(f"{plan}: {error}") from error
 

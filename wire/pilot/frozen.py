@@ -111,7 +111,9 @@ def read_signed(body: bytes) -> Opened:
         plain = msgspec.json.decode(payload)
         plan = msgspec.convert(plain, FrozenPlan)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, binascii.Error, ValueError) as error:
-        raise WireError(f"it is not a signed plan: {printable(error, 200)}") from error
+        raise WireError(
+            f"it is not a signed plan, as `edgebed pilot freeze` writes it: {printable(error, 200)}"
+        ) from error
     if signed.payload_type != PAYLOAD:
         raise WireError(f"its payload is {printable(signed.payload_type, 80)}, not {PAYLOAD}")
     if plan.format != PLAN_FORMAT:

@@ -95,6 +95,25 @@ def test_status_shows_the_hash_and_the_period_of_now(folder: Path) -> None:
     assert "is not a signed plan" in str(run("status", frozen).exception)
 
 
+def test_a_plan_of_the_other_form_is_named_with_what_to_do(folder: Path) -> None:
+    """`pilot.yaml` where a frozen plan is needed, and the other way round."""
+    plan = folder / "pilot.yaml"
+    run("freeze", plan, "--key", folder / "acme.key")
+    frozen = folder / "pilot.plan.json"
+    for words in (
+        ("check", frozen),
+        ("plan", frozen, "--baseline", plan),
+        ("amend", frozen, "--after", frozen, "--reason", "x"),
+    ):
+        assert "is frozen already: name the `pilot.yaml`" in str(run(*words).exception), words
+    for words in (
+        ("status", plan),
+        ("report", plan, "--store", folder),
+        ("export", plan, "--store", folder, "--out", folder / "o"),
+    ):
+        assert "not a signed plan, as `edgebed pilot freeze` writes it" in str(run(*words).exception), words
+
+
 def test_check_prints_doubts_and_lists_mistakes(folder: Path) -> None:
     plan = folder / "pilot.yaml"
     plan.write_text(changed(("washout_s: 60, carry", "washout_s: 30, carry")))

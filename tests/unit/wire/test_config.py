@@ -120,6 +120,11 @@ things:
     ]
 
 
+def test_a_share_in_percent_says_how_a_share_is_written() -> None:
+    (found,) = [each for each in mistakes("things:\n  two:\n    wait_s: 3 %\n") if "wait_s" in each]
+    assert found.endswith("expected a number, got '3 %': write a share without %, such as 0.05 for 5%")
+
+
 def test_the_check_runs_beside_wrong_types_and_is_not_heard_about_stand_ins() -> None:
     seen: list[Whole] = []
 

@@ -624,7 +624,7 @@ export default {
   "pilot.followed": "지금부터 계획 {version}판({plan}) 적용, 실증 {from}~{to}",
   "nav.pilots": "실증",
   "pilot.text": "실증은 하나의 질문에 답합니다. 실증 기간 전에 서명한 계획에 따라 노드가 스스로 전환하고 모든 전환을 기록합니다.",
-  "pilot.empty": "아직 실증이 없습니다. 계획은 소유자만 가진 개인 키로 동결하므로 이 화면이 아니라 명령줄에서 합니다.",
+  "pilot.empty": "아직 실증이 없습니다. 계획은 소유자만 가진 개인 키로 서명해 확정하므로 이 화면이 아니라 명령줄에서 합니다.",
   "pilot.none": "그런 실증이 없거나 계획이 철회되었습니다.",
   "pilot.planned": "예정",
   "pilot.baseline": "기준 기간 중",

@@ -154,7 +154,7 @@ KO: dict[str, str] = {
     "heading.findings": "반드시 알아야 할 사항",
     "findings.none": "데이터, 일정, 모델에서 특이 사항이 발견되지 않았다.",
     "finding.periods": "(전체 일정의 {periods}번 구간)",
-    "finding.schedule-other": "동결된 계획 {where}의 일정이 시드로 추첨한 일정과 다르다.",
+    "finding.schedule-other": "확정 계획 {where}의 일정이 시드로 추첨한 일정과 다르다.",
     "finding.plan-not-recorded": "노드가 계획을 기록하지 않았다: {where}",
     "finding.plan-not-in-time": "노드가 실증 시작 후 {late_s}초가 지나서 계획을 기록했다: {where}",
     "finding.plan-backdated": "노드가 실증 데이터를 기록한 뒤에 계획 버전 {version}을 받고 그 이전 시각으로 기록했다: {where}",
@@ -301,7 +301,7 @@ KO: dict[str, str] = {
     "limit.no-upper-limit": "효과의 상한을 데이터로 정할 수 없는 지표가 있다.",
     "limit.absolute-ratio": "비율 지표를 차이로 비교했다. 물량과 관계없이 모든 구간의 비중이 같다.",
     "heading.recompute": "해시와 재계산 방법",
-    "recompute.text": "수집 서버의 저장소(STORE 자리에 그 폴더를 적는다), 동결된 계획, report.json이 있으면 다음 명령으로 모든 수치를 다시 계산해 보고서를 바이트 단위로 비교할 수 있다.",
+    "recompute.text": "수집 서버의 저장소(STORE 자리에 그 폴더를 적는다), 확정 계획, report.json이 있으면 다음 명령으로 모든 수치를 다시 계산해 보고서를 바이트 단위로 비교할 수 있다.",
     "heading.sources": "부록: 계산에 쓰인 데이터",
     "column.source": "데이터",
     # why something is not shown, and what to do
