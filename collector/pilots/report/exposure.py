@@ -42,7 +42,11 @@ def exposed(versions: Sequence[Opened], events: PilotEvents, until_ms: int) -> E
     stated: dict[str, list[Stated]] = {node: [] for node in newest.plan.plan.nodes}
     for one in events.switches:
         stated[one[0].node].append(one)
-    shares = {node: list(_of_node(versions, mine, node, until_ms)) for node, mine in stated.items()}
+    ends = {node: [at for whose, at, _, _ in events.withdrawn if whose == node] for node in stated}
+    shares = {
+        node: list(_of_node(versions, _pieces(versions, mine, ends[node]), mine, node, until_ms))
+        for node, mine in stated.items()
+    }
     wrong_ms_in_all = sum(each.wrong_ms for several in shares.values() for each in several)
     whole_ms_in_all = sum(each.whole_ms for several in shares.values() for each in several)
     switches = tuple(switch for switch, _, _ in events.switches)
@@ -90,11 +94,10 @@ def is_treated(node: str, treated: Sequence[str]) -> bool:
 
 
 def _of_node(
-    versions: Sequence[Opened], stated: Sequence[Stated], node: str, until_ms: int
+    versions: Sequence[Opened], pieces: list[Piece], stated: Sequence[Stated], node: str, until_ms: int
 ) -> Iterator[_Share]:
     newest = versions[-1]
     plan, schedule = newest.plan.plan, newest.plan.schedule
-    pieces = _pieces(versions, stated)
     starts = [start for start, _, _ in pieces]
     first_ms, number = schedule.trial_ms[0], -1
     firsts = _first_of_each(stated, newest.hash)
@@ -114,8 +117,11 @@ def _of_node(
         yield _Share(number, index, planned_at(newest, node, period), times, late_ms)
 
 
-def _pieces(versions: Sequence[Opened], stated: Sequence[Stated]) -> list[Piece]:
-    """What was applied from each switch to the next one, or to the end of its period if that is earlier."""
+def _pieces(versions: Sequence[Opened], stated: Sequence[Stated], ends: Sequence[int]) -> list[Piece]:
+    """What was applied from each switch to the next one, or to the end of its period if that is earlier.
+
+    `ends` are the times at which the plan ended: the agent then releases all, and states nothing more.
+    """
     trials = {each.hash: each.plan.schedule.trial for each in versions}
     found: list[Piece] = []
     edges = [switch.ts for switch, _, _ in stated]
@@ -128,6 +134,7 @@ def _pieces(versions: Sequence[Opened], stated: Sequence[Stated]) -> list[Piece]
             if not 0 <= switch.period < len(trial):
                 continue
             end = min(next_ms, trial[switch.period].end_ms)
+        end = min([end, *(each for each in ends if each >= start)])
         if start < end:
             found.append((start, end, switch.actual))
     return found

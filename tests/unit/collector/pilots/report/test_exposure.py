@@ -49,6 +49,20 @@ def test_a_switch_that_came_late_counts_from_then_on(plant: Plant) -> None:
     assert found.word == "met"
 
 
+def test_a_plan_that_was_withdrawn_acts_no_longer(plant: Plant) -> None:
+    pilot = PlayedPilot(plant, PLAN)
+    pilot.play()
+    period = pilot.newest.plan.schedule.trial[19]
+    at = period.start_ms + 330_000
+    plant.commit([plant.event(at, "_/pilot", detail={"withdrawn": pilot.newest.hash, "pilot": "line-1"})])
+    found = pilot.report()
+    assert (getattr(found.ran[19], period.arm), found.ran[19].other) == (
+        pytest.approx(0.5),
+        pytest.approx(0.5),
+    )
+    assert codes(found) == {"withdrawn": (), "schedule-not-kept": (19,)}
+
+
 def test_over_five_percent_off_schedule_holds_the_verdict_back(plant: Plant) -> None:
     def other_arm(pilot: PlayedPilot, number: int) -> list[Received]:
         period = pilot.newest.plan.schedule.trial[number]
