@@ -100,7 +100,8 @@ def _assembled(
     ran = exposed(versions, events, pilot.until_ms)
     firsts = [min(nodes_of(events.recorded, each.hash).values(), default=pilot.until_ms) for each in versions]
     read = read_inputs(source, pilot.plan, pilot.over, events, firsts)
-    trial = Trial(pilot.plan, pilot.schedule, pilot.until_ms, ran.off_schedule)
+    late = _is_changed_late(pilot, list(_versions(pilot, events, read)))
+    trial = Trial(pilot.plan, pilot.schedule, pilot.until_ms, ran.off_schedule, late)
     kpis = [judged(trial, _measured(pilot, pilot.plan, kpi), _again(pilot, kpi)) for kpi in pilot.plan.kpis]
     return _report(pilot, events, ran, read, kpis)
 
@@ -168,9 +169,7 @@ def _report(
     )
     span_ms = periods[0].start_ms, max(pilot.until_ms, periods[0].start_ms)
     values = {each.report.id: _by_machine(each) for each in kpis}
-    versions = tuple(
-        _version(each, events, read, rows) for each, rows in zip(pilot.versions, read.rows, strict=True)
-    )
+    versions = tuple(_versions(pilot, events, read))
     return Report(
         software=_software(),
         pilot=plan.pilot,
@@ -232,6 +231,23 @@ def _state(pilot: _Pilot) -> State:
     if pilot.until_ms >= end_ms:
         return "over"
     return "running" if pilot.until_ms >= start_ms else "planned"
+
+
+def _versions(pilot: _Pilot, events: PilotEvents, read: InputsRead) -> Iterator[PlanVersion]:
+    for each, rows in zip(pilot.versions, read.rows, strict=True):
+        yield _version(each, events, read, rows)
+
+
+def _is_changed_late(pilot: _Pilot, versions: Sequence[PlanVersion]) -> bool:
+    """Whether the newest version judges otherwise than the last one that was there before the trial."""
+    if len(versions) < 2 or versions[-1].in_time:
+        return False
+    before = next((at for at in reversed(range(len(versions) - 1)) if versions[at].in_time), 0)
+    return _judges(pilot.versions[before].plan.plan) != _judges(pilot.plan)
+
+
+def _judges(plan: Plan) -> tuple[object, ...]:
+    return plan.kpis, plan.adjust, plan.exclude, plan.data, plan.analysis
 
 
 def _version(each: Opened, events: PilotEvents, read: InputsRead, rows: int) -> PlanVersion:

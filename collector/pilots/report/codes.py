@@ -56,7 +56,6 @@ LIMITS: dict[str, str] = {
     "not-adjusted": "Weekdays and covariates of the plan are not used: this design needs none.",
     "one-primary": "One KPI decides; the intervals of the others are not corrected for their number.",
     "ratio-linearised": "How often the interval of a linearised ratio holds the truth was not simulated.",
-    "ratio-not-adjusted": "The analysis of a ratio does not use the weekdays and covariates of the plan.",
     "no-upper-limit": "An interval has no upper limit: there are too few events without the intervention.",
     "absolute-ratio": "An absolute change of a ratio compares the values of the periods, not the sums.",
 }
@@ -71,6 +70,7 @@ REASONS: dict[str, str] = {
     "too-few-machines": "there are too few machines with data",
     "too-few-events": "there are too few events",
     "data-incomplete": "more periods were left out than the plan allows",
+    "changed-after-start": "the KPIs or their analysis were changed after the trial began",
     "schedule-not-kept": "something else was applied than planned for more than 5 % of the time",
     "noise-level-changed": "the noise changed more than twofold with the intervention",
     "trend-could-explain": "a linear trend could explain it",

@@ -29,6 +29,7 @@ from wire.pilot.schedule import Schedule, counted
 
 TO_COME = "to-come"
 NOT_OVER = "trial-not-over"
+CHANGED = "changed-after-start"
 
 _ORDER: tuple[SideName, ...] = ("baseline", "trial", "on", "off")
 
@@ -51,6 +52,7 @@ class Trial:
     schedule: Schedule
     until_ms: int
     off_schedule: float
+    changed_late: bool = False  # what is judged was changed when rows of the trial may have been seen
 
     @property
     def is_over(self) -> bool:
@@ -100,12 +102,16 @@ def judged(trial: Trial, measured: Measured, variants: Mapping[str, Callable[[],
 def _verdict(trial: Trial, kpi: Kpi, result: Result, conduct: Conduct, target: float) -> Verdict:
     if not trial.is_over:
         return Verdict("not-shown", NOT_OVER)  # a verdict on the way would be asked for until it pleases
+    if trial.changed_late:
+        return Verdict("not-shown", CHANGED)  # a target that is chosen after the data is always met
     return verdict.judge(result, target=target, sign=_sign(kpi), conduct=conduct)
 
 
 def _guarded(trial: Trial, kpi: Kpi, result: Result, conduct: Conduct, worse_than: float) -> Guarded:
     found = verdict.guard(result, worse_than=worse_than, sign=_sign(kpi), conduct=conduct)
-    return found if trial.is_over or found.word == "broken" else Guarded("not-shown", NOT_OVER)
+    if found.word == "broken" or (trial.is_over and not trial.changed_late):
+        return found
+    return Guarded("not-shown", CHANGED if trial.is_over else NOT_OVER)
 
 
 def _sign(kpi: Kpi) -> Literal[1, -1]:

@@ -33,8 +33,6 @@ def limits(plan: Plan, schedule: Schedule, kpis: Sequence[KpiReport]) -> Iterato
     compared = {kpi.estimand for kpi in kpis}
     if design.kind == "before-after" and compared & {"ratio", "count"}:
         yield "ratio-linearised"
-        if plan.adjust.weekday or plan.adjust.covariates:
-            yield "ratio-not-adjusted"
     if any(kpi.effect is not None and kpi.effect.high is None for kpi in kpis):
         yield "no-upper-limit"
     if any(_is_absolute_ratio(kpi) for kpi in kpis):

@@ -276,6 +276,8 @@ EN: dict[str, str] = {
     "next.too-few-events": "20 events in both arms together are the least: run longer, or choose a KPI that moves more often.",
     "reason.data-incomplete": "More periods were left out than the plan allows.",
     "next.data-incomplete": "See why in the table of periods, fix the cause, and run these periods again.",
+    "reason.changed-after-start": "The KPIs or their analysis were changed after the trial began.",
+    "next.changed-after-start": "Read the report of the version before, or run a new trial with the changed plan.",
     "reason.schedule-not-kept": "In more than 5 % of the time something else was applied than planned.",
     "next.schedule-not-kept": "See which periods deviated, fix the cause, and run the trial again.",
     "reason.noise-level-changed": "The steps from period to period became more than twice as large or as small with the change.",

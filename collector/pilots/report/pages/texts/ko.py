@@ -86,7 +86,7 @@ KO: dict[str, str] = {
     "column.correlation": "상관",
     "kpi.primary": "주 지표",
     "kpi.used": "{used}/{planned}",
-    "kpis.note": "판정은 신뢰구간만으로 한다. 구간 전체가 목표 이상이면 달성, 전체가 목표에 못 미치면 미달, 그 밖에는 입증되지 않음이다. "
+    "kpis.note": "판정은 신뢰구간만으로 한다. 신뢰구간 전체가 목표 이상이면 달성, 전체가 목표에 못 미치면 미달, 그 밖에는 입증되지 않음이다. "
     "질문에 대한 답은 주 지표로만 정하며, 다른 지표의 신뢰구간은 지표 수에 따라 보정하지 않았다. "
     "값 아래는 사용한 구간 수와 계획한 구간 수이다.",
     "kpis.note-so-far": "실증이 진행 중이다. 이 수치는 끝날 때까지 바뀌며, 이것으로 판정할 수 없다.",
@@ -297,7 +297,6 @@ KO: dict[str, str] = {
     "limit.not-adjusted": "이 설계에서는 계획의 요일과 보정 변수를 사용하지 않는다.",
     "limit.one-primary": "주 지표 하나로 판정한다. 다른 지표의 신뢰구간은 지표 수에 따라 보정하지 않았다.",
     "limit.ratio-linearised": "전후 비교에서 비율 지표의 구간이 참값을 포함하는 비율은 모의실험으로 확인하지 않았다.",
-    "limit.ratio-not-adjusted": "비율 지표에는 계획의 요일과 보정 변수를 사용하지 않는다.",
     "limit.no-upper-limit": "효과의 상한을 데이터로 정할 수 없는 지표가 있다.",
     "limit.absolute-ratio": "비율 지표를 차이로 비교했다. 물량과 관계없이 모든 구간의 비중이 같다.",
     "heading.recompute": "해시와 재계산 방법",
@@ -323,6 +322,9 @@ KO: dict[str, str] = {
     "reason.data-incomplete": "계획에서 허용한 것보다 많은 구간이 제외되었다.",
     "next.data-incomplete": "구간 표에서 원인을 확인해 고치고, 해당 구간을 다시 진행한다.",
     "short.data-incomplete": "데이터 불완전",
+    "reason.changed-after-start": "실증이 시작된 뒤에 지표나 분석 방법이 변경되었다.",
+    "next.changed-after-start": "변경 전 계획의 보고서를 보거나, 변경한 계획으로 실증을 다시 진행한다.",
+    "short.changed-after-start": "시작 후 계획 변경",
     "reason.schedule-not-kept": "전체 시간의 5%를 넘게 계획과 다른 상태가 적용되었다.",
     "next.schedule-not-kept": "계획과 달랐던 구간의 원인을 고치고 실증을 다시 진행한다.",
     "short.schedule-not-kept": "일정 미준수",

@@ -53,6 +53,34 @@ def test_an_amendment_is_found_where_the_version_before_it_was_not_given(plant: 
     assert (found.code, found.args["version"], found.args["reason"]) == ("amended", 2, "it was too much")
 
 
+@pytest.mark.parametrize(
+    ("change", "recorded", "word", "reason"),
+    [
+        (("min: 0.05", "min: 0.02"), "before", "met", None),
+        (("min: 0.05", "min: 0.02"), "late", "not-shown", "changed-after-start"),
+        (("min: 0.05", "min: 0.02"), "never", "not-shown", "changed-after-start"),
+        (("testbed: hall 1", "testbed: hall 2"), "late", "met", None),
+    ],
+)
+def test_what_is_judged_cannot_be_chosen_after_the_trial_began(
+    plant: Plant, change: tuple[str, str], recorded: str, word: str, reason: str | None
+) -> None:
+    pilot = PlayedPilot(plant, PLAN)
+    second = opened(changed(change), after=pilot.newest, reason="a better one")
+    if recorded == "before":
+        plant.commit([pilot.freeze()])
+        pilot.versions.append(second)
+        pilot.play()
+    else:
+        pilot.play()
+        pilot.versions.append(second)
+    if recorded == "late":
+        plant.commit([pilot.freeze(second.plan.schedule.trial_ms[0] + 60_000)])
+    report = pilot.report()
+    assert (report.word, report.reason) == (word, reason)
+    assert "amended" in {each.code for each in report.findings}
+
+
 def test_versions_that_do_not_amend_each_other_are_refused(plant: Plant) -> None:
     first = opened(PLAN)
     plant.commit([plant.event(0, "_/pilot", detail={})])
