@@ -43,7 +43,7 @@ class PilotReportRoutes:
         self._plans = plans
         self._documents = documents
         self._maker = maker
-        self._clock = clock
+        self.clock = clock
 
     def routes(self) -> list[BaseRoute]:
         """Its routes."""
@@ -54,7 +54,7 @@ class PilotReportRoutes:
 
     async def sent(self, request: Request) -> Response:
         """Every version of each plan that was sent, also of pilots that are over or were withdrawn."""
-        sees, now_ms = sight_of(request), self._clock.now_ms()
+        sees, now_ms = sight_of(request), self.clock.now_ms()
 
         def answer() -> list[dict[str, Any]]:
             found = _seen(self._plans.all(), sees)

@@ -22,6 +22,7 @@ from wire.errors import EdgebedError
 VERDICT = PATH.removesuffix("report") + "verdict"
 LANGUAGES = ("en", "ko")
 MAX_VERDICTS = 500
+KEEP_MS = 600_000  # for so long a verdict is known at least: data of the trial may come after its end
 
 
 class ReportPages:
@@ -30,7 +31,8 @@ class ReportPages:
     def __init__(self, reports: PilotReportRoutes) -> None:
         self._reports = reports
         self._one_pdf = asyncio.Lock()  # each is a process of its own
-        self._verdicts: OrderedDict[str, dict[str, Any]] = OrderedDict()  # of pilots that are over, by hash
+        # of pilots that are over, by hash, with the moment of their making
+        self._verdicts: OrderedDict[str, tuple[dict[str, Any], int]] = OrderedDict()
 
     def routes(self) -> list[BaseRoute]:
         """Its routes."""
@@ -59,15 +61,20 @@ class ReportPages:
         return Response(body, media_type="application/pdf")
 
     async def verdict(self, request: Request) -> Response:
-        """The word and the reason; without `until` the known one of a pilot that is over, however old."""
+        """The word and the reason; without `until` the known one of a pilot that is over.
+
+        It is known for as long as the pilot was over when it was made: the later, the less can still come.
+        """
         newest = (await self._reports.versions(request))[-1]
-        known = self._verdicts.get(newest.hash)
-        if known is not None and "until" not in request.query_params:
+        now_ms = self._reports.clock.now_ms()
+        known, made_ms = self._verdicts.get(newest.hash, ({}, 0))
+        is_fresh = bool(known) and now_ms - made_ms < max(KEEP_MS, made_ms - known["until"])
+        if is_fresh and "until" not in request.query_params:
             return json_answer(known)
         report = await self._reports.made(request)
         found = {"word": report.word, "reason": report.reason, "until": report.until_ms}
         if report.state == "over":
-            self._verdicts[newest.hash] = found
+            self._verdicts[newest.hash] = found, now_ms
             self._verdicts.move_to_end(newest.hash)
             while len(self._verdicts) > MAX_VERDICTS:
                 self._verdicts.popitem(last=False)

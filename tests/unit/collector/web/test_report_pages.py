@@ -144,3 +144,22 @@ async def test_the_verdict_of_a_pilot_that_is_over_is_made_once(
     for _ in range(2):
         assert (await get(f"{PATH}/verdict")).status == 200
     assert len(made) == 4, "a trial that is not over has no verdict yet"
+
+
+async def test_a_verdict_made_at_the_end_of_a_trial_is_made_again_when_data_may_have_come(
+    there: tuple[Collector, Get], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector, get = there
+    made: list[int] = []
+    make = making.ReportMaker.report
+
+    async def counted(self: Any, versions: Any, until_ms: int) -> Any:
+        made.append(until_ms)
+        return await make(self, versions, until_ms)
+
+    monkeypatch.setattr(making.ReportMaker, "report", counted)
+    end_ms = read_signed(msgspec.json.encode(PLAN)).plan.schedule.trial_ms[1]
+    for after_s, reports in ((60, 1), (300, 1), (700, 2), (1_200, 2), (86_400, 3), (150_000, 3)):
+        monkeypatch.setattr(collector.clock, "now_ms", lambda at=end_ms + 1_000 * after_s: at)
+        assert (await get(f"{PATH}/verdict")).json()["until"] == end_ms
+        assert len(made) == reports, after_s
