@@ -69,6 +69,8 @@ def doubts(plan: Plan) -> Iterator[str]:
         others = len(groups.machines) - groups.treated
         if min(groups.treated, others) < MIN_MACHINES:
             yield f"{groups.treated} + {others} machines: the interval assumes that the machines are alike"
+    if design.kind == "paired" and groups is None:
+        yield "each period counts as a place of its own: name 7 machines or more in design.groups instead"
     yield from _unused(plan)
     if plan.windows.baseline is None:
         yield "there is no baseline: nothing can be planned from it, and there are no placebo dates"

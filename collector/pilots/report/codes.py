@@ -53,6 +53,7 @@ LIMITS: dict[str, str] = {
     "machines-alike": "With fewer than 4 machines a group, the interval assumes that the machines are alike.",
     "machines-influence": "It is assumed that the machines do not influence each other.",
     "shadow-only": "The model ran beside the rule: what people would do with its results is not measured.",
+    "periods-independent": "A period counts as a place of its own: similar neighbours count too much.",
     "not-adjusted": "Weekdays and covariates of the plan are not used: this design needs none.",
     "one-primary": "One KPI decides; the intervals of the others are not corrected for their number.",
     "ratio-linearised": "How often the interval of a linearised ratio holds the truth was not simulated.",

@@ -26,6 +26,8 @@ def limits(plan: Plan, schedule: Schedule, kpis: Sequence[KpiReport]) -> Iterato
         yield "machines-influence"
     if design.kind == "paired":
         yield "shadow-only"
+        if design.groups is None:
+            yield "periods-independent"
     if design.kind != "before-after" and (plan.adjust.weekday or plan.adjust.covariates):
         yield "not-adjusted"
     if len(kpis) > 1:

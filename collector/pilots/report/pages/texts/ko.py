@@ -294,6 +294,7 @@ KO: dict[str, str] = {
     "limit.machines-alike": "설비가 적어, 구간은 설비들이 서로 비슷하다고 가정한다.",
     "limit.machines-influence": "적용 설비가 다른 설비에 영향을 주면 효과가 실제보다 작거나 크게 나타난다.",
     "limit.shadow-only": "모델은 섀도로만 실행되었다. 사람이나 설비가 그 결과를 따를 때의 효과는 알 수 없다.",
+    "limit.periods-independent": "구간 하나를 장소 하나처럼 센다. 이웃한 구간이 서로 닮으면 신뢰구간이 실제보다 좁다.",
     "limit.not-adjusted": "이 설계에서는 계획의 요일과 보정 변수를 사용하지 않는다.",
     "limit.one-primary": "주 지표 하나로 판정한다. 다른 지표의 신뢰구간은 지표 수에 따라 보정하지 않았다.",
     "limit.ratio-linearised": "전후 비교에서 비율 지표의 구간이 참값을 포함하는 비율은 모의실험으로 확인하지 않았다.",

@@ -20,6 +20,7 @@ from tests.unit.collector.pilots.report.played_pilot import (
     level,
     noise,
 )
+from wire.pilot.checks import doubts
 from wire.pilot.schedule import Period
 
 WITH_BASELINE = ("  trial:", BASELINE + "  trial:")
@@ -127,6 +128,17 @@ def test_a_model_beside_a_rule(plant: Plant, scale: str, effect: float) -> None:
     assert kpi.effect.relative is (scale == "relative")
     assert (report.word, report.off_schedule) == ("met", pytest.approx(0.0, abs=0.001))
     assert {each.planned for each in report.ran} == {"off"}
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_model_beside_a_rule_at_one_place_has_a_limit(plant: Plant, is_named: bool) -> None:
+    groups = f"groups: {{machines: [{', '.join(DEVICES)}]}}"
+    text = paired("absolute") if is_named else paired("absolute").replace(groups, "settle_s: 0")
+    pilot = PlayedPilot(plant, text)
+    plant.commit([pilot.freeze()])
+    assert ("periods-independent" in pilot.report().limits) is not is_named
+    said = any("a place of its own" in each for each in doubts(pilot.newest.plan.plan))
+    assert said is not is_named
 
 
 @pytest.mark.parametrize(
