@@ -31,10 +31,10 @@ def of_store(store: Path, versions: Sequence[Opened], until_ms: int) -> Report:
         EdgebedError: the store cannot be read.
     """
     with closing(SqliteSource(store)) as source:
-        return assemble(versions, source, _ledger(store), until_ms, partial(_ledger, store))
+        return assemble(versions, source, ledger_of(store), until_ms, partial(ledger_of, store))
 
 
-def _ledger(store: Path) -> Ledger:
+def ledger_of(store: Path) -> Ledger:
     """The ledger as it is saved now."""
     saved = peek(store)
     ledger = Ledger(saved.marks, saved.states)

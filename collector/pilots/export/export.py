@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -36,11 +36,12 @@ STREAMS = "streams"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A store: what reads it, what it saved, and what retention removed of it."""
+    """A store: what reads it and its ledger, what it saved, and what retention removed of it."""
 
     source: Source
     saved: Saved
     pruned: Sums
+    ledger: Callable[[], Ledger]  # as it is saved now: a collector may be running
     now_ms: int  # periods that end later are to come
 
 
@@ -173,11 +174,10 @@ class _Export:
 
     def _report(self) -> None:
         """Write the report and the KPIs of its periods, or note why there is none."""
-        ledger = Ledger(self._stored.saved.marks, self._stored.saved.states)
-        ledger.note_pruned(self._stored.pruned)
+        newest = self._stored.ledger
         try:
             versions = [opened for _, opened in self._plans]
-            report = assemble(versions, self._stored.source, ledger, self._stored.now_ms)
+            report = assemble(versions, self._stored.source, newest(), self._stored.now_ms, newest)
         except TryAgain:
             raise
         except EdgebedError as error:  # such as too many rows in a period: the data are exported all the same

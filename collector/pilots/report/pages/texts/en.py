@@ -159,7 +159,7 @@ EN: dict[str, str] = {
     # what a reader must know
     "heading.findings": "What you must know",
     "findings.none": "Nothing out of the ordinary was found in the data, the schedule and the models.",
-    "finding.periods": "(periods {periods} of the schedule)",
+    "finding.periods": "(number in the schedule: {periods})",
     # how the trial ran
     "heading.ran": "How the trial ran",
     "ran.off-schedule": "Something else than planned was applied in {share} of the counted time; above 5 % there is no verdict.",

@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from collector.ledger.ledger import Ledger
 from collector.pilots.export.croissant import About
 from collector.pilots.export.export import Made, Stored, write
 from collector.store.pruned import sums
 from collector.store.sqlite_source import SqliteSource
 from collector.store.store import peek
+from edgebed.pilot_report.make import ledger_of
 from tests.unit.collector.pilots.kpis.stored_rows import HOUR, T0, Plant, a_plan, kpi, periods
 from wire.pilot.frozen import FrozenPlan, Opened, envelope, read_signed
 
@@ -41,11 +43,21 @@ def opened(*nodes: str, hours: tuple[float, ...] = (0, 1, 2), **more: Any) -> tu
 
 @pytest.fixture
 def exported(plant: Plant, tmp_path: Path) -> Export:
-    """`exported("name", *plans)`: export the plant into a folder of this name."""
+    """`exported("name", *plans)`: export the plant into a folder of this name; `meanwhile` runs beside it."""
 
-    def make(name: str, *plans: tuple[bytes, Opened], about: About | None = None) -> Made:
+    def make(
+        name: str,
+        *plans: tuple[bytes, Opened],
+        about: About | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> Made:
+        def ledger() -> Ledger:
+            found = ledger_of(plant.folder)
+            meanwhile()
+            return found
+
         with closing(SqliteSource(plant.folder)) as source:
-            stored = Stored(source, peek(plant.folder), sums(plant.folder), NOW)
+            stored = Stored(source, peek(plant.folder), sums(plant.folder), ledger, NOW)
             given = about or About(published="2027-04-01")
             return write(dict(plans or (opened(),)), stored, tmp_path / name, given, "0.1.0")
 

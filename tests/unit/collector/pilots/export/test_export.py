@@ -55,6 +55,17 @@ def about(folder: Path) -> dict[str, Any]:
     return found
 
 
+def test_rows_that_come_during_an_export_are_not_called_added(
+    plant: Plant, exported: Export, tmp_path: Path
+) -> None:
+    times = iter(range(3 * HOUR, 9 * HOUR, HOUR))
+    for each in plant.series({"rows": list(range(180)), "parts": [each * 60 for each in range(180)]}):
+        plant.commit([each])
+    exported("out", meanwhile=lambda: plant.commit([plant.data(T0 + next(times), {"parts": [9_000.0]})]))
+    findings = read_report((tmp_path / "out/report.json").read_bytes()).findings
+    assert not [each for each in findings if each.code.startswith("rows-")]
+
+
 def test_rows_come_back_in_the_order_of_time_with_their_types(
     plant: Plant, exported: Export, tmp_path: Path
 ) -> None:
