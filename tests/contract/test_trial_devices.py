@@ -91,7 +91,8 @@ async def test_a_set_point_acts_on_the_plant_and_is_in_its_log(
 async def test_the_alarm_desk_holds_back_what_a_model_judges_and_nothing_else(
     mosquitto: BrokerProcess,
 ) -> None:
-    clock, rows = Clock(2 * FAST), list[Any]()
+    # from here on the plant has alarms of both kinds in both halves
+    clock, rows = Clock(2 * FAST, start_ns=1_800_000_000 * NS_PER_S), list[Any]()
     async with (
         AlarmDesk(seed=5, clock=clock, broker_url=mosquitto.url) as desk,
         someone(mosquitto.url) as agent,

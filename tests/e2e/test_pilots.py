@@ -362,6 +362,7 @@ def belt(tmp_path: Path) -> Iterator[RealPilot]:
                 made.agent.child.stop()
 
 
+@pytest.mark.slow
 def test_a_real_pilot_from_its_plan_to_its_report(
     belt: RealPilot, browser: Browser, picture: Callable[[Page, str], None]
 ) -> None:
