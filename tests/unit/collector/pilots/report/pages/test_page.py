@@ -74,6 +74,12 @@ def test_every_reason_of_a_period_has_a_text(code: str) -> None:
     assert all(f"left-out.{code}" in table for table in TABLES.values())
 
 
+def test_an_interval_is_not_called_a_period_in_korean() -> None:
+    interval = "전체가|의 반폭|이 (목표|한계|참값)|의 포함률|은 (실증 100건|설비들이|{low})"
+    wrong = [key for key, text in TABLES["ko"].items() if re.search(f"(?<!신뢰)구간 ?({interval})", text)]
+    assert not wrong, "구간 is a period of the trial; an interval is 신뢰구간"
+
+
 def test_every_code_of_a_report_has_a_text() -> None:
     keys = {f"finding.{code}" for code in codes.FINDINGS} | {f"limit.{code}" for code in codes.LIMITS}
     for code in codes.REASONS:
