@@ -148,7 +148,9 @@ def _of_collector(url: str, token_file: Path | None, newest: Opened, until_text:
     from wire.clock import Clock
 
     plan = newest.plan.plan
-    asked = {"until": str(until(until_text, newest, Clock()))} if until_text else {}
+    asked = {"hash": newest.hash}  # an earlier version has a report of its own
+    if until_text:
+        asked["until"] = str(until(until_text, newest, Clock()))
     api = CollectorApi(url, token_file)
     try:
         found = read_report(api.read(f"pilots/{plan.owner}/{plan.pilot}/report", asked))

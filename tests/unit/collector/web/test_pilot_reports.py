@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from collector.app import Collector
 from collector.pilots.report import assemble as assembling
@@ -18,6 +19,7 @@ from collector.pilots.report.canonical_report import read_report
 from collector.pilots.report.making import MAX_WAITING, ReportMaker, moment
 from collector.rights.user import Grant
 from collector.store.sqlite_source import SqliteSource
+from edgebed.pilot_report.command import report
 from tests.unit.collector.pilots.kpis.stored_rows import NODE, Plant
 from tests.unit.collector.pilots.report.played_pilot import (
     PERIOD_MS,
@@ -99,6 +101,20 @@ async def test_each_version_is_listed_and_the_last_one_that_was_sent_is_reported
         assert {each.code for each in found.findings} == {"amended", "plan-not-recorded"}
         earlier = read_report((await get(f"{PATH}?hash={first.hash}")).body)
         assert [each.version for each in earlier.versions] == [1]
+
+
+async def test_the_command_asks_a_collector_for_the_version_of_its_file(tmp_path: Path) -> None:
+    pilot = played(tmp_path)
+    second = opened(changed(("min: 0.05", "min: 0.02")), after=pilot.newest, reason="it was a mistake")
+    file = tmp_path / "line-1.plan.json"
+    file.write_bytes(msgspec.json.encode(doc(pilot.newest)))
+    async with serving(tmp_path) as (collector, _):
+        for at_ms, plan in enumerate((pilot.newest, second), 1):
+            send(collector, plan, at_ms=at_ms)
+        url = f"http://127.0.0.1:{collector.socket.getsockname()[1]}"
+        done = await asyncio.to_thread(CliRunner().invoke, report, [str(file), "--url", url])
+        assert done.exception is None, done.output
+        assert f"plan {pilot.newest.hash[:12]}, over" in done.output
 
 
 async def test_only_who_sees_all_nodes_sees_the_pilot_and_tenants_may_use_the_same_name(
