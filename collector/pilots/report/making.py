@@ -23,7 +23,7 @@ LONGEST_S = 600.0
 KEEP_S = 60.0  # for so long a report answers, although rows came since
 _KEPT = 8
 
-_Key = tuple[str, int]  # hash of the plan, moment
+_Key = tuple[str, int]  # hashes of the versions, since not everybody may see all; moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class ReportMaker:
             EdgebedError: it cannot be made; the sentence says why.
         """
         newest = versions[-1]
-        key = newest.hash, moment(newest, min(until_ms, self._clock.now_ms()))
+        key = " ".join(each.hash for each in versions), moment(newest, min(until_ms, self._clock.now_ms()))
         known = self._kept.get(key)
         if known is not None and self._is_fresh(known, newest):
             self._kept.move_to_end(key)

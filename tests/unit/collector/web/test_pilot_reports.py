@@ -227,6 +227,21 @@ async def test_one_report_is_made_at_a_time_and_each_only_once(
     plant.store.close()
 
 
+async def test_who_may_not_see_the_first_version_gets_a_report_without_it(
+    tmp_path: Path, maker: Callable[[Plant, Clock], ReportMaker]
+) -> None:
+    plant = Plant(tmp_path / "store", Clock())
+    pilot = PlayedPilot(plant, PLAN)
+    pilot.play()
+    second = opened(changed(("min: 0.05", "min: 0.02")), after=pilot.newest, reason="x")
+    until_ms = second.plan.schedule.trial_ms[1]
+    with closing(maker(plant, Clock())) as made:
+        both = await made.report([pilot.newest, second], until_ms)
+        alone = await made.report([second], until_ms)
+    assert [len(both.versions), len(alone.versions)] == [2, 1]
+    plant.store.close()
+
+
 async def test_a_collector_that_stops_cuts_the_report_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: Callable[[Plant, Clock], ReportMaker]
 ) -> None:
