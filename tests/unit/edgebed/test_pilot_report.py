@@ -67,6 +67,7 @@ def test_a_recomputed_report_is_equal_also_after_the_rows_were_packed(
         0, "equal, byte for byte, to the report that the stored data give\n",
     )  # fmt: skip
     monkeypatch.setattr(landed, "PACK_AFTER_MS", 0)
+    monkeypatch.setattr("collector.store.store.WORK_EVERY_S", 0.0)  # the lines above may take less than that
     pilot.plant.store.work()
     with closing(sqlite3.connect(day_files(tmp_path / "store")[-1])) as db:
         assert db.execute("SELECT count(*) FROM raw").fetchone() == (0,)
