@@ -34,6 +34,9 @@ def _args(view: View, found: Finding) -> dict[str, object]:
     shown = {name: each if isinstance(each, str) else view.count(each) for name, each in args.items()}
     if "code" in shown:
         shown["code"] = view.texts.code("exposure", shown["code"])
+    if "kpis" in shown:  # their ids: a reader knows the titles
+        titles = {kpi.id: view.name(kpi) for kpi in view.report.kpis}
+        shown["kpis"] = ", ".join(titles.get(each, each) for each in shown["kpis"].split(", "))
     return {**shown}
 
 

@@ -105,6 +105,12 @@ def test_an_unknown_code_stands_for_itself(lang: Lang, switchback: Report) -> No
     assert "new-limit" in shown
 
 
+def test_a_finding_names_kpis_by_their_titles(switchback: Report) -> None:
+    found = Finding(code="clock-unset", args={"periods": 1, "kpis": "downtime, of-another-plan"})
+    shown = texts_of(tree(page(msgspec.structs.replace(switchback, findings=(found,)), "ko")))
+    assert "(셀 정지 시간, of-another-plan)" in shown
+
+
 # --- the answer
 
 
