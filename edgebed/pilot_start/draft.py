@@ -82,9 +82,7 @@ def _plan_file(like: str) -> Path:
         return ready[like]
     if Path(like).is_file():
         return Path(like)
-    raise EdgebedError(
-        f"{like!r} is neither a ready plan ({', '.join(ready)}) nor a file{did_you_mean(like, ready)}"
-    )
+    raise EdgebedError(f"{like!r} is neither a ready plan nor a file{did_you_mean(like, ready)}")
 
 
 @dataclass(frozen=True, slots=True)
