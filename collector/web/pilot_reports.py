@@ -18,7 +18,7 @@ from collector.state.desired import DesiredDocuments
 from collector.state.pilot_plans import PilotPlans, SentPlan
 from collector.web.bodies import json_answer
 from collector.web.parameters import number, unknown
-from collector.web.rules import FILTERED, Ruled, sight_of
+from collector.web.rules import FILTERED, Ruled, sight_of, user_of
 from wire.clock import Clock
 from wire.errors import WireError
 from wire.pilot.frozen import Opened
@@ -82,12 +82,12 @@ class PilotReportRoutes:
         Raises:
             HTTPException: 404 there is no such pilot, or the user may not see all of its nodes; 400 a
                 parameter is wrong; 409 its versions do not follow each other.
-            TryAgain: too many reports are being made.
+            TryAgain: too many reports are being made, for this user or in all.
         """
         versions = await self.versions(request)
         until_ms = number(request, "until", _MAX_MS, 0, _MAX_MS)
         try:
-            return await self._maker.report(versions, until_ms)
+            return await self._maker.report(versions, until_ms, user=user_of(request).name)
         except WireError as error:
             raise HTTPException(409, str(error)) from error
 

@@ -18,7 +18,8 @@ from wire.clock import Clock
 from wire.errors import TryAgain
 from wire.pilot.frozen import Opened
 
-MAX_WAITING = 4  # reports that are being made or wait
+MAX_WAITING = 8  # reports that are being made or wait
+MAX_EACH = 3  # of them for one user
 LONGEST_S = 600.0
 KEEP_S = 60.0  # for so long a report answers, although rows came since
 _KEPT = 8
@@ -45,16 +46,16 @@ class ReportMaker:
         self._ledger = ledger
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "pilot-report")
-        self._making: dict[_Key, asyncio.Future[Report]] = {}
+        self._making: dict[_Key, tuple[asyncio.Future[Report], str]] = {}  # with who asked first
         self._kept: OrderedDict[_Key, _Made] = OrderedDict()
         self._source: Source | None = None  # of the report that is being made
         self._is_closed = False
 
-    async def report(self, versions: Sequence[Opened], until_ms: int) -> Report:
-        """The report of a pilot as of the last switch or end of a period before `until_ms`.
+    async def report(self, versions: Sequence[Opened], until_ms: int, *, user: str = "") -> Report:
+        """The report of a pilot as of the last switch or end of a period before `until_ms`, for this user.
 
         Raises:
-            TryAgain: too many are being made, or it took too long.
+            TryAgain: too many are being made, for this user or in all, or it took too long.
             EdgebedError: it cannot be made; the sentence says why.
         """
         newest = versions[-1]
@@ -63,16 +64,17 @@ class ReportMaker:
         if known is not None and self._is_fresh(known, newest):
             self._kept.move_to_end(key)
             return known.report
-        making = self._making.get(key)
-        if making is None:
+        if key not in self._making:
+            own = sum(who == user for _, who in self._making.values())
+            if own >= MAX_EACH:
+                raise TryAgain(f"{own} reports are being made for you: try again later")
             if len(self._making) >= MAX_WAITING or self._is_closed:
                 raise TryAgain(f"{len(self._making)} reports are being made: try again later")
-            making = asyncio.get_running_loop().run_in_executor(
-                self._thread, self._make, tuple(versions), key
-            )
-            self._making[key] = making
+            loop = asyncio.get_running_loop()
+            making = loop.run_in_executor(self._thread, self._make, tuple(versions), key)
+            self._making[key] = making, user
             making.add_done_callback(lambda done: self._end(key, done))
-        return await asyncio.shield(making)  # who asks may leave; the next one gets it
+        return await asyncio.shield(self._making[key][0])  # who asks may leave; the next one gets it
 
     def close(self) -> None:
         """Cut off the report that is being made. Blocks for a moment."""

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from collector.app import Collector
 from collector.pilots.report import assemble as assembling
 from collector.pilots.report.canonical_report import read_report
-from collector.pilots.report.making import MAX_WAITING, ReportMaker, moment
+from collector.pilots.report.making import MAX_EACH, MAX_WAITING, ReportMaker, moment
 from collector.rights.user import Grant
 from collector.store.sqlite_source import SqliteSource
 from edgebed.pilot_report.command import report
@@ -206,12 +206,14 @@ async def test_one_report_is_made_at_a_time_and_each_only_once(
     periods = pilot.newest.plan.schedule.trial
     with closing(maker(plant, clock)) as made:
         asked = [
-            asyncio.ensure_future(made.report(pilot.versions, period.end_ms))
-            for period in (*periods[:MAX_WAITING], periods[0], periods[0])
+            asyncio.ensure_future(made.report(pilot.versions, period.end_ms, user=f"user-{at // MAX_EACH}"))
+            for at, period in enumerate((*periods[:MAX_WAITING], periods[0], periods[0]))
         ]
         await asyncio.sleep(0)
-        with pytest.raises(TryAgain, match="reports are being made"):
-            await made.report(pilot.versions, periods[MAX_WAITING].end_ms)
+        with pytest.raises(TryAgain, match=f"{MAX_WAITING} reports are being made"):
+            await made.report(pilot.versions, periods[MAX_WAITING].end_ms, user="kim")
+        with pytest.raises(TryAgain, match=f"{MAX_EACH} reports are being made for you"):
+            await made.report(pilot.versions, periods[MAX_WAITING].end_ms, user="user-0")
         asked[-1].cancel()  # one client leaves; the others get their reports
         held.go.set()
         found = await asyncio.gather(*asked[:-1])

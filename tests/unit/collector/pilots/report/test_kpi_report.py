@@ -215,6 +215,7 @@ def test_a_guardrail_that_broke_decides_also_before_the_end(plant: Plant) -> Non
         ({}, 13, "trial-not-over"),
         ({"actual": "off"}, None, "schedule-not-kept"),
         ({"exclude": True}, None, "data-incomplete"),
+        ({"carry_over": True}, None, "washout-too-short"),
     ],
 )
 def test_a_guardrail_is_kept_only_by_a_trial_that_ran(
@@ -225,6 +226,8 @@ def test_a_guardrail_is_kept_only_by_a_trial_that_ran(
         '    from: {speed: {field: cell/production/speed}}\n    unit: ""\n    direction: increase\n'
         "    guardrail: {worse_than: 0.2}\n"
     )
+    if "carry_over" in change:
+        text = text.replace("carry_over_s: 60", "carry_over_s: 120")
     if "exclude" in change:
         text += "exclude:\n  times: [{from: 2026-11-23 06:00, to: 2026-11-23 07:00, why: drill}]\n"
     pilot = PlayedPilot(plant, text)
