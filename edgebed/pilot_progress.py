@@ -12,6 +12,7 @@ from wire.errors import WireError
 if TYPE_CHECKING:
     from wire.pilot.frozen import FrozenPlan
 
+ARRIVING_MS = 10_000  # from the end of a trial until its last data are stored, on a link that works
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -48,15 +49,18 @@ def progress(frozen: FrozenPlan, now_ms: int) -> str:
 
 
 async def follow(frozen: FrozenPlan, clock: Clock, say: Callable[[str], None]) -> None:
-    """Say the progress now, at the start of each period, and when the trial is over; then return."""
+    """Say the progress now, at the start of each period, and when the trial is over; then return.
+
+    It is over when its last data had the time to arrive: a report that is made sooner lacks them.
+    """
     schedule = frozen.schedule
+    end_ms = schedule.trial_ms[1]
     moments = [*(each.start_ms for each in schedule.periods), *schedule.trial_ms]
-    while True:
-        now_ms = clock.now_ms()
+    while (now_ms := clock.now_ms()) < end_ms:
         say(progress(frozen, now_ms))
-        if now_ms >= schedule.trial_ms[1]:
-            return
         await clock.sleep_until(min(each for each in moments if each > now_ms) * NS_PER_MS)
+    await clock.sleep_until((end_ms + ARRIVING_MS) * NS_PER_MS)
+    say(progress(frozen, end_ms))
 
 
 def length(ms: int) -> str:

@@ -11,7 +11,7 @@ import click
 
 from edgebed.collector_api import CollectorApi
 from wire.errors import EdgebedError, WireError, unwritable
-from wire.printable import printable
+from wire.printable import counted, printable
 
 if TYPE_CHECKING:
     from collector.pilots.report.document import Report
@@ -205,6 +205,9 @@ def _recompute(given: Path, store: Path, versions: Sequence[Opened]) -> None:
     body, found = read_file(given)
     made = of_store(store, versions, found.until_ms)
     if different := difference(body, found, made):
-        click.echo(printable(f"{given}: it differs from the stored data: {different}", 2_000))
+        before, now = (sum(each.stored for each in report.custody) for report in (found, made))
+        came = f"; {counted(now - before, 'message')} came since: make the report again"
+        text = printable(f"{given}: it differs from the stored data: {different}", 2_000)
+        click.echo(text + came if now > before else text)
         sys.exit(3)
     click.echo(f"{given}: equal, byte for byte, to the report that the stored data give")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgebed.pilot_progress import follow, length, outline, progress
+from edgebed.pilot_progress import ARRIVING_MS, follow, length, outline, progress
 from tests.unit.wire.pilot.plans import changed
 from wire.clock import NS_PER_MS, Clock
 from wire.pilot.frozen import freeze
@@ -65,9 +65,11 @@ class Jumping(Clock):
 
 async def test_each_switch_is_said_until_the_trial_is_over() -> None:
     said: list[str] = []
-    await follow(FROZEN, Jumping(END - 2 * 28_800_000 - 1_000), said.append)
+    clock = Jumping(END - 2 * 28_800_000 - 1_000)
+    await follow(FROZEN, clock, said.append)
     assert [each.partition(";")[0].rpartition(", ")[0] for each in said] == [
         *(f"trial, period {number} of 20" for number in (18, 19, 20)),
         "",
     ]
     assert said[-1] == "the trial is over"
+    assert clock.now_ms() == END + ARRIVING_MS, "its last data had the time to arrive"

@@ -102,6 +102,7 @@ def test_rows_that_came_later_are_found(tmp_path: Path, pilot: PlayedPilot) -> N
     done = run(tmp_path, "--recompute", tmp_path / "report.json")
     assert done.exit_code == 3
     assert "kpis[0].effect.estimate is" in done.output or "custody" in done.output, done.output
+    assert done.output.endswith("; 1 message came since: make the report again\n"), done.output
 
 
 def test_a_plan_that_no_trusted_key_signed_is_refused(tmp_path: Path, pilot: PlayedPilot) -> None:
