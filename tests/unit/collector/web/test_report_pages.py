@@ -129,9 +129,9 @@ async def test_the_verdict_of_a_pilot_that_is_over_is_made_once(
     made: list[int] = []
     make = making.ReportMaker.report
 
-    async def counted(self: Any, versions: Any, until_ms: int) -> Any:
+    async def counted(self: Any, versions: Any, until_ms: int, **user: str) -> Any:
         made.append(until_ms)
-        return await make(self, versions, until_ms)
+        return await make(self, versions, until_ms, **user)
 
     monkeypatch.setattr(making.ReportMaker, "report", counted)
     path = "/api/v1/pilots/acme/old/verdict"
@@ -153,9 +153,9 @@ async def test_a_verdict_made_at_the_end_of_a_trial_is_made_again_when_data_may_
     made: list[int] = []
     make = making.ReportMaker.report
 
-    async def counted(self: Any, versions: Any, until_ms: int) -> Any:
+    async def counted(self: Any, versions: Any, until_ms: int, **user: str) -> Any:
         made.append(until_ms)
-        return await make(self, versions, until_ms)
+        return await make(self, versions, until_ms, **user)
 
     monkeypatch.setattr(making.ReportMaker, "report", counted)
     end_ms = read_signed(msgspec.json.encode(PLAN)).plan.schedule.trial_ms[1]
