@@ -15,6 +15,7 @@ Key = tuple[str, str, str]  # node, device, stream
 Cursor = tuple[int, str, int]  # time in ms, then what the source itself gave
 
 ALL = 2**62  # a time or an id beyond all others
+EVENTS_A_PAGE = 1_000
 
 
 class TooSlow(TryAgain):
@@ -150,3 +151,21 @@ def read_cursor(text: str) -> Cursor:
     if len(parts) == 1:
         return int(parts[0]), "", 0
     return int(parts[0]), parts[1], int(parts[2])
+
+
+def newest_first(
+    source: Source, node: str, device: str, before_ms: int, kind: str = ""
+) -> Iterator[dict[str, Any]]:
+    """All events of a device from before a moment, the newest first; a page of them is kept at a time.
+
+    Raises:
+        EdgebedError: as every question to a source.
+    """
+    before: Cursor = (before_ms, "", 0)
+    while True:
+        page = source.events(node, device, limit=EVENTS_A_PAGE, before=before, kind=kind)
+        yield from (event for _, event in page)
+        if len(page) < EVENTS_A_PAGE:
+            return
+        ts, number, at = page[-1][0].split(".")  # its own text; a damaged time may be negative
+        before = int(ts), number, int(at)

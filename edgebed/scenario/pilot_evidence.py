@@ -11,12 +11,13 @@ from collector.ledger.ledger import Ledger
 from collector.pilots.report.assemble import assemble
 from collector.pilots.report.canonical_report import report_bytes
 from collector.pilots.report.document import KpiReport
-from collector.store.source import ALL, Source
+from collector.store.source import ALL, Source, newest_first
 from edgebed.pilot_report.make import of_store
 from simulators.plants.trial import Comparison
 from wire.clock import NS_PER_MS
 from wire.pilot.frozen import Opened
 from wire.pilot.schedule import counted
+from wire.topics import NODE_ITSELF
 
 
 @dataclass
@@ -67,5 +68,5 @@ def _events(source: Source, opened: Opened, kind: str) -> list[dict[str, Any]]:
     return [
         event
         for node in opened.plan.plan.nodes
-        for _, event in reversed(source.events(node, "_", limit=10_000, before=(ALL, "", 0), kind=kind))
+        for event in reversed(list(newest_first(source, node, NODE_ITSELF, ALL, kind)))
     ]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import msgspec
 
 from collector.pilots.export.parquet import Batch, Column, objects
 from collector.pilots.kpis.steps import Span
-from collector.store.source import Source
+from collector.store.source import Source, newest_first
 from wire.messages import ClockState
 from wire.pilot.frozen import FrozenPlan
 from wire.pilot.schedule import counted
 from wire.topics import ID, NODE_ITSELF
 
-PAGE = 1_000
 EVENTS = 20_000  # that are sorted at once
 _FAR_MS = 2**53  # a time in us has 64 bits
 
@@ -108,41 +108,16 @@ def _by_time(
             middle = (start + end) // 2
             waiting += [(middle, end), (start, middle)]
         elif number:
-            yield list(reversed(list(_newest_first(source, node, device, (start, end), kind))))
+            yield _within(newest_first(source, node, device, end, kind), start)
 
 
-def _newest_first(
-    source: Source, node: str, device: str, span_ms: Span, kind: str
-) -> Iterator[dict[str, Any]]:
-    before = (span_ms[1], "", 0)
-    while True:
-        page = source.events(node, device, limit=PAGE, before=before, kind=kind)
-        for _, event in page:
-            if event["ts"] < span_ms[0]:
-                return
-            yield event
-        if len(page) < PAGE:
-            return
-        ts, number, at = page[-1][0].split(".")
-        before = int(ts), number, int(at)
+def _within(events: Iterable[dict[str, Any]], start_ms: int) -> list[dict[str, Any]]:
+    """Events that come newest first, from a moment on, in the order of time."""
+    return list(takewhile(lambda event: event["ts"] >= start_ms, events))[::-1]
 
 
-_OF_EVENT = {
-    "ts",
-    "recv",
-    "device",
-    "type",
-    "sev",
-    "ep",
-    "seq",
-    "model",
-    "slot",
-    "value",
-    "code",
-    "why",
-    "clk",
-}
-_OF_EVENT |= {"detail"}
+_TEXTS = ("model", "slot", "code", "why")
+_OF_EVENT = {*_TEXTS, "ts", "recv", "device", "type", "sev", "ep", "seq", "value", "clk", "detail"}
 
 
 def _event(node: str, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +134,7 @@ def _event(node: str, event: Mapping[str, Any]) -> dict[str, Any]:
         "clock": clock if type(clock) is int and clock in tuple(ClockState) else None,
         "detail": _json(detail) if detail else None,
         "more": _json(more) if more else None,
-        **{name: _text(event.get(name)) for name in ("model", "slot", "code", "why")},
+        **{name: _text(event.get(name)) for name in _TEXTS},
     }
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from collector.pilots.kpis.absences import Absence
 from collector.pilots.kpis.rows import TooMany, absent_day
 from collector.pilots.kpis.steps import Span
-from collector.store.source import Source
+from collector.store.source import Source, newest_first
 
 MAX_EVENTS = 200_000  # of one input in one period
-_PAGE = 1_000
 _FARTHEST_S = 1e11  # of a step of a clock: a hostile one could be beyond all integers
 
 
@@ -53,19 +53,12 @@ def clock_steps(source: Source, node: str, span: Span) -> list[tuple[int, float]
 def _within(source: Source, node: str, path: str, span: Span) -> Iterator[dict[str, Any]]:
     """The events `device/name` of a node within a span, the newest first."""
     device, kind = path.split("/")
-    count = 0
-    before: tuple[int, str, int] = (-(-span[1] // 1000), "", 0)  # it ends before the moment it names
-    while True:
-        page = source.events(node, device, limit=_PAGE, before=before, kind=kind)
-        inside = [event for _, event in page if event["ts"] * 1000 >= span[0]]
-        count += len(inside)
+    # it ends before the moment that it names
+    events = newest_first(source, node, device, -(-span[1] // 1000), kind)
+    for count, event in enumerate(takewhile(lambda each: each["ts"] * 1000 >= span[0], events), 1):
         if count > MAX_EVENTS:
             raise TooMany(f"{node} has more than {MAX_EVENTS:,} events {path}")
-        yield from inside
-        if len(inside) < _PAGE:
-            return
-        ts, number, at = page[-1][0].split(".")
-        before = int(ts), number, int(at)
+        yield event
 
 
 def _id(event: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Self
 
 import msgspec
@@ -13,13 +14,12 @@ from numpy.typing import NDArray
 
 from collector.pilots.report.stored_events import PilotEvents
 from collector.store.chunk import as_floats
-from collector.store.source import Hole, Key, Source, StoredChunk
+from collector.store.source import Hole, Key, Source, StoredChunk, newest_first
 from wire.pilot.plan import Input, Plan
 from wire.pilot.schedule import Period, Phase
 
 _AT_ONCE = 2_000_000  # rows of a stream; a period with more is read hour by hour
 _HOUR_US = 3_600_000_000
-_EVENTS_A_PAGE = 1_000
 _RIGHT = np.dtype("<i8")
 
 
@@ -185,17 +185,12 @@ def _read_events(
         return
     start_ms, end_ms = periods[0].start_ms, periods[-1].end_ms
     trial_ms = next((each.start_ms for each in periods if each.phase == "trial"), end_ms)
-    before, digest = (end_ms, "", 0), _EventDigest()
-    while True:
-        page = source.events(node, device, limit=_EVENTS_A_PAGE, before=before, kind=kind)
-        inside = [event for _, event in page if event["ts"] >= start_ms]
-        digest.add(inside)
+    digest = _EventDigest()
+    events = newest_first(source, node, device, end_ms, kind)
+    for event in takewhile(lambda each: each["ts"] >= start_ms, events):
+        digest.add([event])
         for at, until_ms in enumerate(trial_until):
-            found.rows[at] += sum(trial_ms <= event["ts"] < until_ms for event in inside)
-        if len(inside) < _EVENTS_A_PAGE:
-            break
-        ts, number, place = page[-1][0].split(".")
-        before = int(ts), number, int(place)
+            found.rows[at] += trial_ms <= event["ts"] < until_ms
     if digest.count:
         found.digests[f"{node}/event/{device}/{kind}"] = digest.hex
 

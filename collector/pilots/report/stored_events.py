@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from collector.pilots.report.document import Switch
-from collector.store.source import Source
+from collector.store.source import Source, newest_first
 from wire.pilot.frozen import Opened
+from wire.topics import NODE_ITSELF
 
 MAX_EVENTS = 10_000  # of one kind and node: an honest node sends a few a period
-_PAGE = 1_000
 _FAR_MS = 60_000  # `from` and the time of its event are taken one after the other
 _ARMS = ("on", "off")
 
@@ -56,21 +56,10 @@ def read_pilot_events(source: Source, newest: Opened, until_ms: int) -> PilotEve
 
 def _events(source: Source, node: str, kind: str, until_ms: int, cut: set[str]) -> list[dict[str, Any]]:
     """The events of a kind, the oldest first."""
-    found = list(islice(_newest_first(source, node, kind, until_ms), MAX_EVENTS + 1))
+    found = list(islice(newest_first(source, node, NODE_ITSELF, until_ms, kind), MAX_EVENTS + 1))
     if len(found) > MAX_EVENTS:
         cut.add(node)
     return found[MAX_EVENTS - 1 :: -1]
-
-
-def _newest_first(source: Source, node: str, kind: str, until_ms: int) -> Iterator[dict[str, Any]]:
-    before: tuple[int, str, int] = (until_ms, "", 0)
-    while True:
-        page = source.events(node, "_", limit=_PAGE, before=before, kind=kind)
-        yield from (event for _, event in page)
-        if len(page) < _PAGE:
-            return
-        ts, number, at = page[-1][0].split(".")
-        before = int(ts), number, int(at)
 
 
 def _add_plan(found: PilotEvents, node: str, event: dict[str, Any], pilot: str) -> None:

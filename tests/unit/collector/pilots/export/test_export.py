@@ -21,6 +21,7 @@ from click.testing import CliRunner
 
 from collector.pilots.export import streams, tables
 from collector.pilots.report.canonical_report import read_report
+from collector.store import source
 from collector.store.chunk import ChunkRows, pack
 from collector.store.clock_skew import Offset
 from collector.store.folder import day_files
@@ -248,7 +249,7 @@ def test_the_same_data_give_the_same_bytes(
     monkeypatch.setattr(streams, "ROWS", 50)
     monkeypatch.setattr(streams, "MAX_BYTES", 5_000)
     monkeypatch.setattr(tables, "EVENTS", 20)
-    monkeypatch.setattr(tables, "PAGE", 7)
+    monkeypatch.setattr(source, "EVENTS_A_PAGE", 7)
     made = exported("in-parts", plan)
     assert not made.findings
     assert sums_of(tmp_path / "first") == sums_of(tmp_path / "packed") == sums_of(tmp_path / "in-parts")
