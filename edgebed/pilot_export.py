@@ -56,14 +56,14 @@ def export(files: tuple[Path, ...], store: Path, out: Path, published: datetime 
     from collector.store.sqlite_source import SqliteSource
     from collector.store.store import peek
     from edgebed import __version__
-    from edgebed.pilot_report.make import ledger_of
+    from edgebed.saved_ledger import saved_ledger
     from wire.clock import Clock
 
     plans = _plans(files)
     now_ms = Clock().now_ms()
     day = published or datetime.fromtimestamp(now_ms / 1000, UTC)
     with closing(SqliteSource(store)) as source:
-        stored = Stored(source, peek(store), sums(store), partial(ledger_of, store), now_ms)
+        stored = Stored(source, peek(store), sums(store), partial(saved_ledger, store), now_ms)
         made = write(plans, stored, out, About(published=f"{day:%Y-%m-%d}", **about), __version__)
     for each in made.findings:
         click.echo(printable(f"{each.where}: {each.why}", 2_000), err=True)

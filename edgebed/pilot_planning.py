@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from collector.ledger.ledger import Ledger
 from collector.pilots.kpis.evaluate import PeriodValue
 from collector.pilots.planning.baseline import BaselineValues, baseline_values
 from edgebed.collector_api import LONG_S, CollectorApi
@@ -70,15 +69,11 @@ def of_store(plan: Plan, store: Path, now_ms: int) -> BaselineValues:
     Raises:
         EdgebedError: it cannot be read, or the plan has no baseline.
     """
-    from collector.store.pruned import sums
     from collector.store.sqlite_source import SqliteSource
-    from collector.store.store import peek
+    from edgebed.saved_ledger import saved_ledger
 
-    saved = peek(store)
-    ledger = Ledger(saved.marks, saved.states)
-    ledger.note_pruned(sums(store))
     with closing(SqliteSource(store)) as source:
-        return baseline_values(plan, source, ledger, now_ms)
+        return baseline_values(plan, source, saved_ledger(store), now_ms)
 
 
 def of_collector(text: str, api: CollectorApi) -> BaselineValues:

@@ -157,15 +157,13 @@ def _accept(store: Path | None, node: str, key: str) -> None:
 def _read(store: Path, asked: Mapping[str, str]) -> dict[str, Any]:
     import msgspec
 
-    from collector.ledger.ledger import Ledger
     from collector.ledger.report import account
-    from collector.store.pruned import sums
-    from collector.store.store import peek
+    from edgebed.saved_ledger import saved_ledger
 
-    saved = peek(store)
-    ledger = Ledger(saved.marks, saved.states)
-    ledger.note_pruned(sums(store))
-    found: dict[str, Any] = msgspec.to_builtins(account(ledger, _filter(asked), detailed=any(asked.values())))
+    detailed = any(asked.values())
+    found: dict[str, Any] = msgspec.to_builtins(
+        account(saved_ledger(store), _filter(asked), detailed=detailed)
+    )
     return found
 
 

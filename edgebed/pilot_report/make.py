@@ -10,13 +10,11 @@ from typing import Any
 
 import msgspec
 
-from collector.ledger.ledger import Ledger
 from collector.pilots.report.assemble import assemble
 from collector.pilots.report.canonical_report import MAX_REPORT, read_report, report_bytes
 from collector.pilots.report.document import Report
-from collector.store.pruned import sums
 from collector.store.sqlite_source import SqliteSource
-from collector.store.store import peek
+from edgebed.saved_ledger import saved_ledger
 from wire.clock import Clock
 from wire.errors import EdgebedError, WireError
 from wire.pilot.frozen import Opened
@@ -31,15 +29,7 @@ def of_store(store: Path, versions: Sequence[Opened], until_ms: int) -> Report:
         EdgebedError: the store cannot be read.
     """
     with closing(SqliteSource(store)) as source:
-        return assemble(versions, source, ledger_of(store), until_ms, partial(ledger_of, store))
-
-
-def ledger_of(store: Path) -> Ledger:
-    """The ledger as it is saved now."""
-    saved = peek(store)
-    ledger = Ledger(saved.marks, saved.states)
-    ledger.note_pruned(sums(store))
-    return ledger
+        return assemble(versions, source, saved_ledger(store), until_ms, partial(saved_ledger, store))
 
 
 def until(text: str | None, newest: Opened, clock: Clock) -> int:

@@ -16,7 +16,7 @@ from collector.pilots.export.export import Made, Stored, write
 from collector.store.pruned import sums
 from collector.store.sqlite_source import SqliteSource
 from collector.store.store import peek
-from edgebed.pilot_report.make import ledger_of
+from edgebed.saved_ledger import saved_ledger
 from tests.unit.collector.pilots.kpis.stored_rows import HOUR, T0, Plant, a_plan, kpi, periods
 from wire.pilot.frozen import FrozenPlan, Opened, envelope, read_signed
 
@@ -52,7 +52,7 @@ def exported(plant: Plant, tmp_path: Path) -> Export:
         meanwhile: Callable[[], None] = lambda: None,
     ) -> Made:
         def ledger() -> Ledger:
-            found = ledger_of(plant.folder)
+            found = saved_ledger(plant.folder)
             meanwhile()
             return found
 
