@@ -30,7 +30,7 @@ def against(api: CollectorApi, now_ms: int, *, amends: bool = False) -> Check[Pl
             except EdgebedError as error:
                 yield ("nodes", at), str(error)
         yield from _intervention(plan, nodes)
-        for path, each in _inputs(plan):
+        for path, each in plan.inputs():
             yield from _input(path, each, nodes)
         yield from _machines(plan, nodes)
         yield from _others(plan, api)
@@ -77,17 +77,6 @@ class _Node:
         )
         times = [ts for ts, n in zip(found["t"], found["n"], strict=True) if n]
         return sum(any(each.start_ms <= ts < each.end_ms for ts in times) for each in periods)
-
-
-def _inputs(plan: Plan) -> Iterator[tuple[KeyPath, Input]]:
-    for at, kpi in enumerate(plan.kpis):
-        for name, each in kpi.inputs.items():
-            yield ("kpis", at, "from", name), each
-    for name, each in plan.adjust.covariates.items():
-        yield ("adjust", "covariates", name), each
-    for at, condition in enumerate(plan.exclude.when):
-        for name, each in condition.inputs.items():
-            yield ("exclude", "when", at, "from", name), each
 
 
 def _intervention(plan: Plan, nodes: dict[str, _Node]) -> Iterator[Mistake]:

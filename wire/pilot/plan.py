@@ -275,18 +275,24 @@ class Plan(_Part, kw_only=True, frozen=True):
         """The KPI that decides."""
         return next(kpi for kpi in self.kpis if kpi.primary)
 
+    def inputs(self) -> Iterator[tuple[config.KeyPath, Input]]:
+        """Each input of a KPI, a covariate or a condition, with its place in the file."""
+        for at, kpi in enumerate(self.kpis):
+            for name, each in kpi.inputs.items():
+                yield ("kpis", at, "from", name), each
+        for name, each in self.adjust.covariates.items():
+            yield ("adjust", "covariates", name), each
+        for at, condition in enumerate(self.exclude.when):
+            for name, each in condition.inputs.items():
+                yield ("exclude", "when", at, "from", name), each
+
     @property
     def named(self) -> set[str]:
         """Every node that it names: a plan that was made by hand may measure others than `nodes`."""
-        several = [*self.adjust.covariates.values()]
-        for kpi in self.kpis:
-            several += kpi.inputs.values()
-        for condition in self.exclude.when:
-            several += condition.inputs.values()
         machines = self.design.groups.machines if self.design.groups is not None else ()
         return {
             *self.nodes,
-            *(each.node for each in several if each.node is not None),
+            *(each.node for _, each in self.inputs() if each.node is not None),
             *("/".join(each.split("/")[:4]) for each in machines),
         }
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from collector.pilots.report.stored_events import PilotEvents
 from collector.store.chunk import as_floats
 from collector.store.source import Hole, Key, Source, StoredChunk, newest_first
-from wire.pilot.plan import Input, Plan
+from wire.pilot.plan import Plan
 from wire.pilot.schedule import Period, Phase
 
 _AT_ONCE = 2_000_000  # rows of a stream; a period with more is read hour by hour
@@ -40,13 +40,6 @@ class InputsRead:
         """Note numbers of messages that were read."""
         low, high = self.reach.get((node, ep), (first, last))
         self.reach[(node, ep)] = min(low, first), max(high, last)
-
-
-def inputs_of(plan: Plan) -> list[Input]:
-    """All inputs of KPIs, covariates and conditions."""
-    found = [each for kpi in plan.kpis for each in kpi.inputs.values()]
-    found += plan.adjust.covariates.values()
-    return found + [each for condition in plan.exclude.when for each in condition.inputs.values()]
 
 
 def read_inputs(
@@ -79,7 +72,7 @@ def paths(plan: Plan) -> tuple[dict[tuple[str, str], set[str]], set[tuple[str, s
     }
     fields: dict[tuple[str, str], set[str]] = {}
     kinds: set[tuple[str, str]] = set()
-    for each in inputs_of(plan):
+    for _, each in plan.inputs():
         device, *rest = (each.field or each.event or "").split("/")
         for name in {device} | (devices if each.node is None else set()):
             if each.field is not None:
