@@ -36,7 +36,7 @@ class Running:
         self.setup = setup
         self._versions = versions
         self._runs = versions(setup)
-        self._named = self._runs, fingerprint(self._runs)
+        self._named: tuple[Setup, str] | None = None  # what ran, and its fingerprint, once a pilot asked
         self.sources: dict[str, Source] = {}  # by device, in the order of the config
         self._clock = clock
         self._pipeline = pipeline
@@ -53,7 +53,7 @@ class Running:
     @property
     def fingerprint(self) -> str:
         """The fingerprint of what runs, with the versions in the slots."""
-        if self._named[0] is not self._runs:
+        if self._named is None or self._named[0] is not self._runs:
             self._named = self._runs, fingerprint(self._runs)
         return self._named[1]
 
