@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from collector.pilots.effects import before_after, numbers
-from collector.pilots.effects.effect import Effect
-from collector.pilots.effects.phases import LEAST_PERIODS
+from collector.pilots.effects.effect import Effect, Result
+from collector.pilots.effects.phases import LEAST_PERIODS, Flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +38,18 @@ def placebo(
     The dates overlap, so their share scatters widely: it is a sentence of the report, not a test.
     """
     (found, at, *columns), _ = numbers.by_time(values, times, *covariates)
+    return at_each_date(
+        len(found),
+        lambda on: before_after.effect(
+            found, on, times=at, covariates=columns, trend="none", alpha=alpha, relative=relative
+        ),
+    )
+
+
+def at_each_date(periods: int, effect: Callable[[Flags], Result]) -> Placebo:
+    """The fake dates of so many periods with data; `effect` gets those that are after a date."""
     results = [
-        before_after.effect(
-            found,
-            np.arange(len(found)) >= date,
-            times=at,
-            covariates=columns,
-            trend="none",
-            alpha=alpha,
-            relative=relative,
-        )
-        for date in range(LEAST_PERIODS, len(found) - LEAST_PERIODS + 1)
+        effect(np.arange(periods) >= date) for date in range(LEAST_PERIODS, periods - LEAST_PERIODS + 1)
     ]
     shown = sum(isinstance(each, Effect) and (each.low > 0 or each.high < 0) for each in results)
     return Placebo(len(results), shown)

@@ -21,8 +21,8 @@ from collector.pilots.effects import (
 )
 from collector.pilots.effects import parallel as machines
 from collector.pilots.effects.effect import Effect
-from collector.pilots.effects.phases import LEAST_PERIODS, Trend
-from collector.pilots.effects.placebo import Placebo, placebo
+from collector.pilots.effects.phases import Flags, Trend
+from collector.pilots.effects.placebo import Placebo, at_each_date, placebo
 from collector.pilots.kpis.evaluate import PeriodValue
 from wire.pilot.plan import Kpi, Plan
 from wire.pilot.schedule import Arm, Schedule, time_zone
@@ -130,10 +130,17 @@ def _switchback(plan: Plan, measured: Measured, relative: bool) -> Result:
 
 
 def _before_after(
-    plan: Plan, schedule: Schedule, measured: Measured, on: list[bool], *, relative: bool, trend: Trend
+    plan: Plan,
+    schedule: Schedule,
+    measured: Measured,
+    on: Sequence[bool] | Flags,
+    *,
+    relative: bool,
+    trend: Trend,
 ) -> Result:
     values, alpha = measured.whole, plan.analysis.alpha
-    times = [numbered(schedule)[each.index] for each in values]
+    at = numbered(schedule)
+    times = [at[each.index] for each in values]
     if measured.kpi.compared == "mean" or not relative:
         found = before_after.effect(
             column(values, "value"),
@@ -202,14 +209,9 @@ def placebo_of(plan: Plan, schedule: Schedule, measured: Measured, *, relative: 
     kept = [at for at, each in enumerate(baseline) if each.status == "used"]
     used = [baseline[at] for at in kept]
     counted = Measured(measured.kpi, {"": used}, [[each[at] for at in kept] for each in before.covariates])
-    results = [
-        _before_after(
-            plan, schedule, counted, [at >= date for at in range(len(used))], relative=True, trend="none"
-        )
-        for date in range(LEAST_PERIODS, len(used) - LEAST_PERIODS + 1)
-    ]
-    shown = sum(isinstance(each, Effect) and (each.low > 0 or each.high < 0) for each in results)
-    return Placebo(len(results), shown)
+    return at_each_date(
+        len(used), lambda on: _before_after(plan, schedule, counted, on, relative=True, trend="none")
+    )
 
 
 # --- machines
