@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import importlib.metadata
 import logging
 import math
 import signal
@@ -52,6 +51,7 @@ from collector.state.state_file import StateFile, StateNewer
 from collector.store.reader import Readers
 from collector.store.store import SqliteStore
 from collector.upkeep import EVERY_S, Upkeep
+from collector.version import installed_version
 from collector.web.access import Door
 from collector.web.api import Sources, build
 from collector.web.commands import CommandRoutes
@@ -448,7 +448,7 @@ class Collector:
             "state": "degraded" if any(one.code not in WARNINGS for one in problems) else "ok",
             "problems": msgspec.to_builtins(problems),
             "id": self.config.id,
-            "ver": _version(),
+            "ver": installed_version(),
             "now": self.clock.now_ms(),
             "uptime_s": int(self.clock.monotonic() - self._began),
         }
@@ -577,13 +577,6 @@ def _listen(http: Http) -> socket.socket:
         ) from error
     listener.setblocking(False)
     return listener
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("edgebed")
-    except importlib.metadata.PackageNotFoundError:  # run from an unpacked tree
-        return ""
 
 
 def _fields(state: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 UNIT = "tests/unit"
 # A module without tests/unit/<room>/test_<module>.py: the suite that covers it.
 COVERED_BY = {
+    "collector.version": "tests/unit/collector/test_app.py",
     "collector.pilots.report.pages.pdf_process": "tests/unit/collector/pilots/report/pages/test_pdf.py",
     "collector.pilots.report.pages.answer": "tests/unit/collector/pilots/report/pages/test_page.py",
     "collector.pilots.report.pages.conduct": "tests/unit/collector/pilots/report/pages/test_page.py",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as version_of
 from itertools import pairwise
 
 from msgspec.structs import replace
@@ -25,6 +23,7 @@ from collector.pilots.report.limits import limits
 from collector.pilots.report.sources import InputsRead, read_inputs
 from collector.pilots.report.stored_events import PilotEvents, nodes_of, read_pilot_events
 from collector.store.source import Source
+from collector.version import installed_version
 from wire.errors import EdgebedError, WireError
 from wire.pilot.frozen import Opened, require_sound
 from wire.pilot.plan import Exclude, Kpi, Plan
@@ -171,7 +170,7 @@ def _report(
     values = {each.report.id: _by_machine(each) for each in kpis}
     versions = tuple(_versions(pilot, events, read))
     return Report(
-        software=_software(),
+        software=installed_version(),
         pilot=plan.pilot,
         owner=plan.owner,
         testbed=plan.testbed,
@@ -213,13 +212,6 @@ def _report(
         limits=tuple(limits(plan, pilot.schedule, [each.report for each in kpis])),
         sources=dict(sorted(read.digests.items())),
     )
-
-
-def _software() -> str:
-    try:
-        return version_of("edgebed")
-    except PackageNotFoundError:  # run from an unpacked tree
-        return ""
 
 
 def _by_machine(each: Judged) -> list[list[PeriodValue]]:
