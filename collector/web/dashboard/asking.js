@@ -5,8 +5,8 @@ import { t } from "./text.js";
 
 const EVERY_MS = 5_000;
 
-/** What the collector answers, asked again every few seconds; an answer that is the same changes nothing. */
-export function useAnswer(path, params) {
+/** What the collector answers, asked again every few seconds or never; an answer that is the same changes nothing. */
+export function useAnswer(path, params, { everyMs = EVERY_MS } = {}) {
   const [answer, setAnswer] = useState(null);
   const [error, setError] = useState(null);
   const asked = JSON.stringify([path, params]);
@@ -25,7 +25,7 @@ export function useAnswer(path, params) {
   useEffect(() => {
     const abort = new AbortController();
     load(abort.signal);
-    const timer = setInterval(() => document.hidden || load(abort.signal), EVERY_MS);
+    const timer = everyMs && setInterval(() => document.hidden || load(abort.signal), everyMs);
     return () => {
       clearInterval(timer);
       abort.abort();

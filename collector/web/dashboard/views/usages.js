@@ -1,7 +1,7 @@
 // What each pilot used a UTC day, with the limits of its nodes.
-import { ApiError, get } from "../api.js";
+import { useAnswer } from "../asking.js";
 import { bytes, count, NONE } from "../format.js";
-import { html, useEffect, useState } from "../html.js";
+import { html, useState } from "../html.js";
 import { Failed, NodeName } from "../parts.js";
 import { Why } from "../reason.js";
 import { t } from "../text.js";
@@ -18,14 +18,14 @@ const COLUMNS = [
 ];
 
 export function UsagesView() {
-  const [answer, error, load] = useAnswer({});
+  const [answer, error, load] = useAnswer("usage", {}, { everyMs: null });
   const [shown, setShown] = useState(SHOWN);
   const pilots = answer?.pilots ?? [];
   return html`
     <section class="card">
       <div class="card-head">
         <h1>${t("nav.usage")}</h1>
-        <button type="button" class="button" onClick=${load}>${t("reload")}</button>
+        <button type="button" class="button" onClick=${() => load()}>${t("reload")}</button>
       </div>
       <p class="muted lead">${t("pilots.text")}</p>
       <${Failed} error=${error} />
@@ -53,33 +53,13 @@ export function UsagesView() {
   `;
 }
 
-function useAnswer(params) {
-  const [answer, setAnswer] = useState(null);
-  const [error, setError] = useState(null);
-  const load = () =>
-    get("usage", { params }).then(
-      (found) => {
-        setAnswer(found);
-        setError(null);
-      },
-      (failed) => {
-        if (!(failed instanceof ApiError)) throw failed;
-        setError(failed);
-      },
-    );
-  useEffect(() => {
-    load();
-  }, []);
-  return [answer, error, load];
-}
-
 function Pilot({ pilot }) {
-  const [answer, error, load] = useAnswer({ pilot });
+  const [answer, error, load] = useAnswer("usage", { pilot }, { everyMs: null });
   return html`
     <section class="card pilot" data-pilot=${pilot}>
       <div class="card-head">
         <h2>${pilot}</h2>
-        <button type="button" class="button" onClick=${load}>${t("reload")}</button>
+        <button type="button" class="button" onClick=${() => load()}>${t("reload")}</button>
       </div>
       <${Failed} error=${error} />
       ${
