@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from collector.state.state_file import Db, StateFile
 from wire.errors import EdgebedError
-from wire.pilot.frozen import Opened, SignedPlan, read_signed
+from wire.pilot.frozen import SignedPlan, read_signed
 
 MAX_OF_TENANT = 2_000  # versions: a plan that was sent is evidence, so none makes room for another
 
@@ -29,14 +29,6 @@ class SentPlan(Struct, frozen=True):
     at_ms: int  # when it was sent first
     by: str
     doc: bytes
-
-    def opened(self) -> Opened:
-        """The plan.
-
-        Raises:
-            WireError: an older release wrote it otherwise, or it is damaged.
-        """
-        return read_signed(self.doc)
 
 
 class PilotPlans:

@@ -74,12 +74,12 @@ def progress(schedule: Schedule, now_ms: int) -> dict[str, Any]:
 
 def opened_of(document: DesiredDocument) -> Opened | None:
     """The plan of a document; None of one that was withdrawn or that an older release wrote otherwise."""
-    return _plan_in(msgspec.json.encode(document.doc)) if document.doc else None
+    return plan_in(msgspec.json.encode(document.doc)) if document.doc else None
 
 
 @functools.lru_cache(maxsize=MAX_PLANS)
-def _plan_in(body: bytes) -> Opened | None:
-    """Pages ask again and again for plans that do not change."""
+def plan_in(body: bytes) -> Opened | None:
+    """The plan in an envelope; kept, since pages ask again and again for plans that do not change."""
     try:
         return read_signed(body)
     except WireError:

@@ -18,6 +18,7 @@ from collector.state.desired import DesiredDocuments
 from collector.state.pilot_plans import PilotPlans, SentPlan
 from collector.web.bodies import json_answer
 from collector.web.parameters import number, unknown
+from collector.web.pilot_entries import opened_of, plan_in
 from collector.web.rules import FILTERED, Ruled, sight_of, user_of
 from wire.clock import Clock
 from wire.errors import WireError
@@ -58,8 +59,8 @@ class PilotReportRoutes:
 
         def answer() -> list[dict[str, Any]]:
             found = _seen(self._plans.all(), sees)
-            wanted = {(each.node, _hash(each.doc)) for each in self._documents.all() if each.what == "pilot"}
-            in_use = {digest for _, digest in wanted}
+            wanted = (opened_of(each) for each in self._documents.all() if each.what == "pilot")
+            in_use = {each.hash for each in wanted if each is not None}
             amended = {(one.tenant, one.previous) for one, _ in found}
             return [_entry(one, opened, in_use, amended, now_ms) for one, opened in found]
 
@@ -120,24 +121,12 @@ class PilotReportRoutes:
 
 def _seen(plans: Iterable[SentPlan], sees: Callable[[str], bool]) -> list[Sent]:
     """The plans that a user may see: all of the nodes that they name anywhere are visible."""
-    found = []
-    for one in plans:
-        try:
-            opened = one.opened()
-        except WireError:  # of an older release
-            continue
-        if all(sees(node) for node in opened.plan.plan.named):
-            found.append((one, opened))
-    return found
-
-
-def _hash(doc: dict[str, Any]) -> str:
-    from wire.pilot.frozen import read_signed
-
-    try:
-        return read_signed(msgspec.json.encode(doc)).hash if doc else ""
-    except WireError:
-        return ""
+    read = ((one, plan_in(one.doc)) for one in plans)
+    return [
+        (one, opened)
+        for one, opened in read
+        if opened is not None and all(sees(node) for node in opened.plan.plan.named)
+    ]
 
 
 def _entry(
