@@ -11,7 +11,7 @@ while it runs hard, they grease it, and the stop that follows is shorter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -75,7 +75,7 @@ class ProductionCobot(CobotCell):
         self._pager: Publisher | None = None
         self._production: TrialRun | None = None
         self._wears: dict[int, Fault] = {}  # period -> the joint while it runs hard
-        self._called: set[int] = set()  # periods
+        self._called: dict[int, float] = {}  # period -> when the joint runs well again, s since the start
         self._production_nodes: dict[str, ua.NodeId] = {}
 
     def truth(self, at_ns: int) -> dict[str, float]:
@@ -117,19 +117,14 @@ class ProductionCobot(CobotCell):
             call = msgspec.json.decode(body, type=_Call)
         except msgspec.MsgspecError:
             return
-        if call.type != "anomaly" or self._production is None:
+        if call.type != "anomaly" or not self.start_ns:
             return
         midnight_ms = self.start_ns // _DAY_NS * _DAY_NS // NS_PER_MS
         period, within_ms = divmod(call.ts - midnight_ms, round(self.plant.period_s * 1_000))
         wear = self.plant.wear(period)
-        is_in_time = wear.from_s <= within_ms / 1_000 <= wear.stop_s - _LEAST_S
-        if period in self._called or not is_in_time:
-            return
-        self._called.add(period)
-        fault = self._wears.get(period)
-        if fault is not None:
+        if wear.from_s <= within_ms / 1_000 <= wear.stop_s - _LEAST_S:
             greased_s = (call.ts * NS_PER_MS - self.start_ns) / NS_PER_S + _GREASED_S
-            self._wears[period] = replace(fault, end_s=min(fault.end_s, greased_s))
+            self._called.setdefault(period, greased_s)
 
     def _acts(self, index: int) -> bool:
         return index // self.plant.steps in self._called
@@ -155,6 +150,11 @@ class ProductionCobot(CobotCell):
         while len(self._wears) > _KEPT:
             del self._wears[next(iter(self._wears))]
 
+    def _hard_runs(self) -> Iterator[Fault]:
+        """The joints while they run hard: until their stop, or until they are greased."""
+        for period, fault in self._wears.items():
+            yield replace(fault, end_s=min(fault.end_s, self._called.get(period, fault.end_s)))
+
     async def _write(self, server: Server, index: int, row: list[float]) -> None:
         await super()._write(server, index, row)
         at_ns = self.start_ns + round(index * NS_PER_S / 50)
@@ -166,7 +166,7 @@ class ProductionCobot(CobotCell):
         totals = self._production.advance(step, self._acts)
         for period in (step // self.plant.steps, step // self.plant.steps + 1):
             self._wear_out(period)
-        self.cobot.faults = (*self._faults.of_plant, *self._wears.values())
+        self.cobot.faults = (*self._faults.of_plant, *self._hard_runs())
         shown: dict[str, Value] = {
             "Running": self.plant.is_running(step, self._acts(step)),
             "Planned": True,
