@@ -232,18 +232,20 @@ def test_a_clock_that_was_never_set_is_one_line_for_the_whole_fleet(own_watched:
 
 
 def test_an_outage_is_a_hole_and_is_filled_with_marked_points(
-    watched: Any, site: Any, picture: Callable[[Page, str], None]
+    own_watched: Any, own_site: Any, picture: Callable[[Page, str], None]
 ) -> None:
-    page = watched.open(ARM, wait=".history .chart[data-voids]")
+    page = own_watched.open(ARM, wait=".history .chart[data-voids]")
     chart = page.locator(".history .chart")
     expect(chart).to_have_attribute("data-late", "0")
-    site.feeder.cut_arm()
+    own_site.feeder.cut_arm()
     page.wait_for_function("() => Number(document.querySelector('.history .chart').dataset.voids) === 1")
     expect(page.locator(".live-chart .overlay")).to_contain_text("No data")
-    fleet_page = fleet(watched)
+    opened_later = own_watched.open(ARM, wait=".live-chart[data-edge]")  # by the stored rows
+    expect(opened_later.locator(".live-chart .overlay")).to_contain_text("No data")
+    fleet_page = fleet(own_watched)
     waiting = fleet_page.locator('[data-node="acme/cell/hall-1/arm-01"] [data-depth]')
     expect(waiting).not_to_have_text("0")
-    site.feeder.heal_arm()
+    own_site.feeder.heal_arm()
     page.wait_for_function("() => Number(document.querySelector('.history .chart').dataset.late) >= 3")
     expect(chart).to_have_attribute("data-voids", "0")
     expect(page.locator(".live-chart .overlay")).to_be_hidden()

@@ -47,6 +47,13 @@ BUFFER = """async () => {
     }
     found.playhead = [backwards, ahead];
 
+    const opened = new Playhead();
+    opened.began(1_000_000, 4000, 90_000);
+    found.stored = [opened.edge(90_000, 33), opened.edge(91_000, 1000), 90_000 - opened.heard];
+    opened.arrived(1_004_200, 91_100); // its wait is not the delay of a row
+    opened.began(1_000_000, 4000, 91_100);
+    found.first = [opened.edge(91_100, 100), opened.delays.length, opened.heard];
+
     const jerky = new Playhead();
     found.ranBack = 0;
     for (let at = 0, before = 0; at < 20_000; at += 33) {
@@ -113,6 +120,8 @@ def test_the_live_buffer_is_bounded_ordered_and_knows_its_holes(page: Any) -> No
     backwards, ahead = found["playhead"]
     assert backwards == 0
     assert ahead == 0, "the chart ran past its data"
+    assert found["stored"] == [1_000_000, 1_000_000, 4_000]
+    assert found["first"] == [1_004_200, 0, 91_100]
     assert found["ranBack"] == 0, "the chart ran backwards when data came late"
 
 

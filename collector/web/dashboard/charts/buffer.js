@@ -157,19 +157,29 @@ export class Playhead {
     this.delay = null;
     this.end = null;
     this.heard = 0;
+    this.stored = false; // whether `end` is that of rows which did not arrive here
   }
 
   /** A burst that ends at `newest` (ms, the device's clock) arrived at `at` (ms, this page's clock). */
   arrived(newest, at) {
     this.heard = at;
-    if (this.end !== null && Math.abs(newest - this.end) > 5000) {
-      this.delays = []; // an outage or a stepped clock is not the usual rhythm
+    if (this.stored || (this.end !== null && Math.abs(newest - this.end) > 5000)) {
+      this.delays = []; // an outage, a stepped clock and stored rows are not the usual rhythm
       this.end = newest;
+      this.stored = false;
     } else if (this.end !== null && newest > this.end) {
       this.delays.push(at - this.end);
       if (this.delays.length > 12) this.delays.shift();
     }
     this.end = Math.max(this.end ?? newest, newest);
+  }
+
+  /** Rows that were stored before this page was opened end at `newest`, which was `ago` ms ago. */
+  began(newest, ago, at) {
+    if (this.end !== null) return; // rows that arrive say more
+    this.heard = at - ago;
+    this.end = newest;
+    this.stored = true;
   }
 
   /** The device time at the right edge, `step` ms after the last call. */

@@ -149,9 +149,11 @@ function useFeed(node, device, stream, rate, fields) {
   );
   useEffect(() => {
     const abort = new AbortController();
-    recent(node, device, stream, fields, feed.buffer.windowMs, abort.signal).then(
-      (rows) => rows && feed.buffer.prepend(rows),
-    );
+    recent(node, device, stream, fields, feed.buffer.windowMs, abort.signal).then((rows) => {
+      if (!rows?.t.length) return;
+      feed.buffer.prepend(rows);
+      feed.playhead.began(rows.t.at(-1), Math.max(0, serverNow() - rows.t.at(-1)), performance.now());
+    });
     const mine = (body) => body.node === node && body.device === device && body.stream === stream;
     const offRows = on("rows", (rows) => {
       if (!mine(rows) || !rows.t?.length) return;
