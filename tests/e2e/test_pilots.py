@@ -208,6 +208,7 @@ def test_the_list_has_where_each_pilot_is_and_what_its_nodes_do(
     expect(row(page, second).locator("[data-frozen]")).to_have_text("after the trial began")
     expect(row(page, third).locator("[data-state]")).to_have_text("refuses")
     expect(row(page, third)).to_contain_text("0 trusted keys signed the plan; 1 are needed")
+    expect(card(page, "acme/over").locator("[data-verdict]")).to_have_text("not shown")
     assert fits(page)
     picture(page, "pilots-en")
     unchanged(page, ".pilots")

@@ -47,7 +47,7 @@ def placebo(
 
 
 def at_each_date(periods: int, effect: Callable[[Flags], Result]) -> Placebo:
-    """The fake dates of so many periods with data; `effect` gets those that are after a date."""
+    """The effect at each fake date of a baseline; `effect` gets which of its periods are after the date."""
     results = [
         effect(np.arange(periods) >= date) for date in range(LEAST_PERIODS, periods - LEAST_PERIODS + 1)
     ]
