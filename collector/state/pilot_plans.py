@@ -69,7 +69,8 @@ def keep(db: Db, node: str, signed: SignedPlan, *, by: str, at_ms: int) -> None:
     named = (tenant, opened.hash, frozen.plan.pilot, frozen.version, frozen.previous)
     db.execute(
         f"INSERT INTO pilot_plan({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"  # noqa: S608 - the text is above
-        " ON CONFLICT(tenant, hash) DO UPDATE SET doc = excluded.doc",
+        " ON CONFLICT(tenant, hash) DO UPDATE SET pilot = excluded.pilot, version = excluded.version,"
+        " previous = excluded.previous, doc = excluded.doc",  # repairs a row that was changed
         (*named, at_ms, by, body.decode()),
     )
     count = db.execute("SELECT count(*) FROM pilot_plan WHERE tenant = ?", (tenant,)).fetchone()[0]

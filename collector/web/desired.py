@@ -34,9 +34,9 @@ from collector.web.rules import (
     user_of,
 )
 from wire.clock import Clock
-from wire.errors import WireError
+from wire.errors import ConfigError, WireError
 from wire.messages import MAX_BODY, is_deep
-from wire.pilot.frozen import MAX_SIGNED, SignedPlan, read_signed
+from wire.pilot.frozen import MAX_SIGNED, Opened, SignedPlan, read_signed, require_signed, require_sound
 
 PATH = "/api/v1/nodes/{t}/{p}/{s}/{n}/desired"
 PILOT_PATH = "/api/v1/nodes/{t}/{p}/{s}/{n}/pilot"
@@ -113,10 +113,7 @@ class DesiredRoutes:
         """Send a signed plan to a node; the node checks who signed it."""
         async with self._refusals.noted(request, PILOT_WHAT["PUT"]):
             body = await read_body(request, SignedPlan, MAX_SIGNED)
-            try:
-                opened = read_signed(msgspec.json.encode(body))
-            except WireError as error:
-                raise HTTPException(400, str(error)) from error
+            opened = await asyncio.to_thread(_sound, body)
             node, plan = asked_node(request), opened.plan.plan
             if node not in plan.nodes:
                 raise HTTPException(400, f"the plan of the pilot {plan.pilot} does not name {node}")
@@ -192,3 +189,21 @@ class DesiredRoutes:
             shown = {"ver": wanted.ver, "ts": wanted.at_ms, "by": wanted.by, "doc": wanted.doc}
         key = "desired" if what == "config" else what
         return {"node": node, key: shown, "reported": msgspec.to_builtins(reported)}
+
+
+def _sound(body: SignedPlan) -> Opened:
+    """The plan in an envelope, held to what `edgebed pilot freeze` asks before it sends one.
+
+    Raises:
+        HTTPException: 400, with every mistake.
+    """
+    name = "the plan"
+    try:
+        opened = read_signed(msgspec.json.encode(body))
+        require_sound(opened, name)
+        require_signed(opened, name)
+    except ConfigError as error:
+        raise HTTPException(400, "; ".join(error.mistakes)[:2_000]) from error
+    except WireError as error:
+        raise HTTPException(400, str(error)) from error
+    return opened

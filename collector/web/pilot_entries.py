@@ -10,6 +10,7 @@ import msgspec
 from collector.fleet.fleet import Fleet
 from collector.pilots.report.making import moment
 from collector.state.desired import DesiredDocument
+from collector.state.pilot_plans import SentPlan
 from wire.errors import WireError
 from wire.pilot.frozen import Opened, read_signed
 from wire.pilot.schedule import Schedule
@@ -75,6 +76,15 @@ def progress(schedule: Schedule, now_ms: int) -> dict[str, Any]:
 def opened_of(document: DesiredDocument) -> Opened | None:
     """The plan of a document; None of one that was withdrawn or that an older release wrote otherwise."""
     return plan_in(msgspec.json.encode(document.doc)) if document.doc else None
+
+
+def kept_plan(one: SentPlan) -> Opened | None:
+    """The plan that was sent; None where something else is kept: somebody changed `state.db`."""
+    if (opened := plan_in(one.doc)) is None:
+        return None
+    plan = opened.plan
+    found = opened.hash, plan.plan.pilot, plan.version, plan.previous
+    return opened if found == (one.hash, one.pilot, one.version, one.previous) else None
 
 
 @functools.lru_cache(maxsize=MAX_PLANS)

@@ -18,7 +18,7 @@ from collector.state.desired import DesiredDocuments
 from collector.state.pilot_plans import PilotPlans, SentPlan
 from collector.web.bodies import json_answer
 from collector.web.parameters import number, unknown
-from collector.web.pilot_entries import opened_of, plan_in
+from collector.web.pilot_entries import kept_plan, opened_of
 from collector.web.rules import FILTERED, Ruled, sight_of, user_of
 from wire.clock import Clock
 from wire.errors import WireError
@@ -58,11 +58,12 @@ class PilotReportRoutes:
         sees, now_ms = sight_of(request), self.clock.now_ms()
 
         def answer() -> list[dict[str, Any]]:
-            found = _seen(self._plans.all(), sees)
+            found, damaged = _seen(self._plans.all(), sees)
             wanted = (opened_of(each) for each in self._documents.all() if each.what == "pilot")
             in_use = {each.hash for each in wanted if each is not None}
             amended = {(one.tenant, one.previous) for one, _ in found}
-            return [_entry(one, opened, in_use, amended, now_ms) for one, opened in found]
+            made = [_entry(one, opened, in_use, amended, now_ms) for one, opened in found]
+            return [*made, *map(_damaged_entry, damaged)]
 
         return json_answer({"plans": await asyncio.to_thread(answer)})
 
@@ -82,7 +83,7 @@ class PilotReportRoutes:
 
         Raises:
             HTTPException: 404 there is no such pilot, or the user may not see all of its nodes; 400 a
-                parameter is wrong; 409 its versions do not follow each other.
+                parameter is wrong; 409 its versions do not follow each other, or a kept one was changed.
             TryAgain: too many reports are being made, for this user or in all.
         """
         versions = await self.versions(request)
@@ -107,26 +108,57 @@ class PilotReportRoutes:
 
     def _versions(self, tenant: str, pilot: str, sees: Callable[[str], bool], digest: str) -> list[Opened]:
         """The versions up to the one with this hash, or to the one that was sent last."""
-        found = _seen(self._plans.of(tenant, pilot), sees)
-        by_hash = {one.hash: opened for one, opened in found}
-        newest = next((one.hash for one, _ in found if not digest or one.hash == digest), None)
+        rows = self._plans.of(tenant, pilot)
+        found, changed = _seen(rows, sees)
+        by_hash, damaged = {one.hash: opened for one, opened in found}, {one.hash for one in changed}
+        known = (one.hash for one in rows if one.hash in by_hash or one.hash in damaged)
+        newest = next((each for each in known if not digest or each == digest), None)
         if newest is None:
             raise HTTPException(404, "no such plan was sent, or you may not see all of its nodes")
         versions: list[Opened] = []
         while newest in by_hash:  # a version names the hash of the one before, so there is no circle
             versions.insert(0, by_hash[newest])
             newest = versions[0].plan.previous
+        if newest in damaged:
+            raise HTTPException(
+                409,
+                f"the kept plan {newest[:12]} is not the one that was sent: somebody changed state.db; "
+                "send its file again with `edgebed pilot freeze FILE --url`",
+            )
         return versions
 
 
-def _seen(plans: Iterable[SentPlan], sees: Callable[[str], bool]) -> list[Sent]:
-    """The plans that a user may see: all of the nodes that they name anywhere are visible."""
-    read = ((one, plan_in(one.doc)) for one in plans)
-    return [
-        (one, opened)
-        for one, opened in read
-        if opened is not None and all(sees(node) for node in opened.plan.plan.named)
-    ]
+def _seen(plans: Iterable[SentPlan], sees: Callable[[str], bool]) -> tuple[list[Sent], list[SentPlan]]:
+    """The plans that a user may see, and those that are no longer what was sent.
+
+    All of the nodes that a plan names anywhere are visible. Which nodes a changed one had is not known: it is
+    shown where every node of the tenant is visible.
+    """
+    found: list[Sent] = []
+    damaged: list[SentPlan] = []
+    for one in plans:
+        if (opened := kept_plan(one)) is None:
+            if sees(f"{one.tenant}/*"):
+                damaged.append(one)
+        elif all(sees(node) for node in opened.plan.plan.named):
+            found.append((one, opened))
+    return found, damaged
+
+
+def _damaged_entry(one: SentPlan) -> dict[str, Any]:
+    return {
+        "owner": one.tenant,
+        "pilot": one.pilot,
+        "title": {"en": one.pilot, "ko": one.pilot},
+        "hash": one.hash,
+        "version": one.version,
+        "previous": one.previous,
+        "nodes": [],
+        "trial": [one.at_ms, one.at_ms],
+        "state": "damaged",
+        "ts": one.at_ms,
+        "by": one.by,
+    }
 
 
 def _entry(

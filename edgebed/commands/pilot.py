@@ -344,9 +344,10 @@ def _write(
 
 
 def _send(api: CollectorApi, file: Path) -> None:
+    from wire.pilot.frozen import require_signed
+
     opened, body = read_plan(file), _envelope(file)
-    if not opened.signatures:
-        raise EdgebedError(f"{file} is not signed: a node follows no plan without a signature; use --key")
+    require_signed(opened, str(file))
     for node in _nodes(opened):
         api.change("PUT", f"nodes/{node}/pilot", msgspec.to_builtins(body))
         click.echo(f"{node}: sent")

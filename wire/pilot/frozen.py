@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from wire.errors import WireError
+from wire.errors import ConfigError, WireError
 from wire.pilot.canonical import canonical
 from wire.pilot.plan import MAX_PERIODS, PLAN_FORMAT, Plan, parse
 from wire.pilot.schedule import Schedule, schedule
@@ -135,10 +135,27 @@ def require_sound(opened: Opened, name: str) -> None:
         ConfigError: it has mistakes.
         WireError: its schedule is another one.
     """
-    plan = opened.plan.plan
-    again = parse(json.dumps(_without_empty(msgspec.to_builtins(plan)), ensure_ascii=False), name)
+    text = json.dumps(_without_empty(msgspec.to_builtins(opened.plan.plan)), ensure_ascii=False)
+    try:
+        again = parse(text, "")
+    except ConfigError as error:
+        # the plan is within an envelope: line and column of this text point to nothing that a person has
+        raise ConfigError(*(f"{name}: {each.partition(': ')[2]}" for each in error.mistakes)) from error
     if opened.plan.schedule != schedule(again):
         raise WireError(f"{name}: its schedule is not the one that its plan and seed give: do not sign it")
+
+
+def require_signed(opened: Opened, name: str) -> None:
+    """Raise for a plan without a signature, before it is sent.
+
+    Raises:
+        WireError: it has none.
+    """
+    if not opened.signatures:
+        raise WireError(
+            f"{name} is not signed, and a node follows no plan without a signature: sign it with "
+            "`edgebed pilot freeze FILE --key KEY`"
+        )
 
 
 def _without_empty(value: Any) -> Any:

@@ -631,6 +631,7 @@ export default {
   "pilot.trial": "trial running",
   "pilot.over": "over",
   "pilot.withdrawn": "withdrawn",
+  "pilot.damaged": "plan changed in the store",
   "pilot.follows": "follows",
   "pilot.refuses": "refuses",
   "pilot.other": "follows another plan",

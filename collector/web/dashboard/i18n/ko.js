@@ -631,6 +631,7 @@ export default {
   "pilot.trial": "실증 기간 중",
   "pilot.over": "종료",
   "pilot.withdrawn": "철회됨",
+  "pilot.damaged": "저장된 계획이 변경됨",
   "pilot.follows": "따름",
   "pilot.refuses": "거부",
   "pilot.other": "다른 계획을 따름",

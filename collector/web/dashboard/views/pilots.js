@@ -23,6 +23,7 @@ const STATES = {
   trial: ["wait", "note"],
   over: ["off", "idle"],
   withdrawn: ["off", "idle"],
+  damaged: ["bad", "bad"],
   follows: ["ok", "good"],
   refuses: ["bad", "bad"],
   other: ["warn", "warn"],
@@ -74,7 +75,7 @@ function pilotsOf(entries, plans) {
     const key = `${one.owner}/${one.pilot}`;
     if (!found.has(key)) found.set(key, [{ ...one, until: one.trial[1], isEnded: true }]); // the newest comes first
   }
-  const order = ["trial", "baseline", "planned", "over", "withdrawn"];
+  const order = ["damaged", "trial", "baseline", "planned", "over", "withdrawn"];
   return [...found.values()]
     .map((each) => {
       const head = each.reduce((newest, one) => (one.version > newest.version ? one : newest));
@@ -168,11 +169,16 @@ function Head({ one, isPage = false }) {
           <${Fact} name="design">${designText(one.design)}<//>
         `
       }
-      <${Fact} name="window">
-        <${At} ms=${one.trial[0]} />
-        ${" – "}
-        <${At} ms=${one.trial[1]} />
-      <//>
+      ${
+        one.state !== "damaged" &&
+        html`
+          <${Fact} name="window">
+            <${At} ms=${one.trial[0]} />
+            ${" – "}
+            <${At} ms=${one.trial[1]} />
+          <//>
+        `
+      }
       ${
         one.design &&
         html`
@@ -388,7 +394,12 @@ function One({ pilot, answer, error, owner, onChange }) {
         pilot &&
         html`
           <${Report} pilot=${pilot} />
-          <${Recorded} entries=${pilot.isEnded ? pilot.nodes.map((node) => ({ node })) : pilot.entries} />
+          ${
+            pilot.state !== "damaged" &&
+            html`
+              <${Recorded} entries=${pilot.isEnded ? pilot.nodes.map((node) => ({ node })) : pilot.entries} />
+            `
+          }
         `
       }
     </div>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from tests.unit.collector.web.serving import BASE, EP, NODE, Get, fill, serving,
 from tests.unit.wire.pilot.plans import signed_plan
 from wire.codec import encode
 from wire.messages import Event, Reported
-from wire.pilot.frozen import Opened, read_signed
+from wire.pilot.canonical import canonical
+from wire.pilot.frozen import Opened, envelope, read_signed
 
 PATH = f"{BASE}/desired"
 DOC = {"publish": {"arm": {"raw": False}}}
@@ -182,9 +184,39 @@ def test_where_a_schedule_is_at_each_moment() -> None:
     assert progress(found, found.trial[1].start_ms)["period"]["arm"] == arm
 
 
+def by_hand(**keys: Any) -> dict[str, Any]:
+    """A signed plan that `pilot.yaml` could not have given: with other keys of its plan."""
+    plain = json.loads(opened_of(signed_plan(NAMED)).payload)
+    plain["plan"].update(keys)
+    return signed(plain)
+
+
+def signed(plain: dict[str, Any], signatures: tuple[tuple[str, bytes], ...] = (("ab" * 32, b"x"),)) -> Any:
+    return msgspec.to_builtins(envelope(canonical(plain), signatures))
+
+
+KPI = json.loads(opened_of(signed_plan(NAMED)).payload)["plan"]["kpis"][0]
+FROZEN = json.loads(opened_of(signed_plan(NAMED)).payload)
+TURNED = [[*each[:3], {"on": "off", "off": "on"}[each[3]]] for each in FROZEN["schedule"]["periods"]]
+
+
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
+        (by_hand(kpis=[{**KPI, "primary": False}]), "the plan: kpis: none is primary: set `primary: true`"),
+        (by_hand(owner="hanbit"), f"the plan: nodes.0: {NODE} does not belong to the owner hanbit"),
+        (by_hand(kpis=[{**KPI, "formula": "downtim"}]), "the plan: kpis.0.formula: "),
+        (by_hand(design={**FROZEN["plan"]["design"], "periods": 6}), "6 periods can show nothing"),
+        (by_hand(adjust={"trend": "none"}), "the plan: adjust.trend: none needs a reason"),
+        (
+            by_hand(kpis=[{**KPI, "primary": False, "target": None}], owner="x"),
+            "does not belong to the owner x; the plan: kpis: none is primary",
+        ),
+        (
+            signed({**FROZEN, "schedule": {**FROZEN["schedule"], "periods": TURNED}}),
+            "the plan: its schedule is not the one that its plan and seed give",
+        ),
+        (signed(FROZEN, ()), "the plan is not signed, and a node follows no plan without a signature"),
         ({}, "the body is wrong"),
         ({"payload": "e30=", "payloadType": "x", "signatures": []}, "not a signed plan"),
         (signed_plan(), "does not name"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -271,3 +272,60 @@ def test_a_report_changes_only_where_a_period_starts_or_ends() -> None:
     assert moment(plan, start + PERIOD_MS - 1) == start
     assert moment(plan, start + PERIOD_MS) == start + PERIOD_MS
     assert moment(plan, 5) == 0
+
+
+# --- what is kept was changed
+
+
+def change_rows(folder: Path, text: str, *values: object) -> None:
+    """Change rows of the plans in `state.db`, as somebody who may write the collector's files can."""
+    with closing(sqlite3.connect(folder / "store" / "state.db")) as db, db:
+        db.execute(f"UPDATE pilot_plan SET {text}", values)  # noqa: S608 - of this file
+
+
+@pytest.mark.parametrize("what", ["a target", "a byte", "the version before"])
+async def test_a_kept_plan_that_was_changed_gives_no_report_until_it_is_sent_again(
+    tmp_path: Path, what: str
+) -> None:
+    pilot = played(tmp_path)
+    easier = opened(changed(("min: 0.05", "min: 0.01")))
+    body = msgspec.json.encode(doc(pilot.newest)).decode()
+    async with serving(tmp_path) as (collector, get):
+        send(collector, pilot.newest)
+        assert (await get(PATH)).status == 200
+        if what == "a target":
+            change_rows(tmp_path, "doc = ?", msgspec.json.encode(doc(easier)).decode())
+        elif what == "a byte":
+            change_rows(tmp_path, "doc = ?", body[:300] + ("A" if body[300] != "A" else "B") + body[301:])
+        else:
+            change_rows(tmp_path, "previous = ?", "ab" * 32)
+        for path in (PATH, f"{PATH}?hash={pilot.newest.hash}", f"{PATH}.html", f"{PATH[:-6]}verdict"):
+            answer = await get(path)
+            assert answer.status == 409, path
+            assert (
+                f"the kept plan {pilot.newest.hash[:12]} is not the one that was sent"
+                in answer.json()["error"]
+            )
+        [listed] = (await get("/api/v1/pilots/plans")).json()["plans"]
+        assert (listed["state"], listed["hash"], listed["nodes"]) == ("damaged", pilot.newest.hash, [])
+        accounts = collector.directory.accounts
+        accounts.add("kim", "x", Grant("viewer", ("acme/trial/*",)))
+        token = accounts.add_token("kim", "", Grant("viewer", ("acme/trial/*",)), 1)[1]
+        collector.directory.refresh()
+        headers = {"Authorization": f"Bearer {token}"}
+        assert (await get(PATH, **headers)).status == 404, "which nodes it had is not known"
+        assert (await get("/api/v1/pilots/plans", **headers)).json() == {"plans": []}
+        send(collector, pilot.newest)
+        assert (await get(PATH, **headers)).status == 200
+
+
+async def test_a_plan_put_in_the_place_of_the_kept_one_with_its_hash_is_recorded_by_no_node(
+    tmp_path: Path,
+) -> None:
+    pilot = played(tmp_path)
+    easier = opened(changed(("min: 0.05", "min: 0.01")))
+    async with serving(tmp_path) as (collector, get):
+        send(collector, pilot.newest)
+        change_rows(tmp_path, "doc = ?, hash = ?", msgspec.json.encode(doc(easier)).decode(), easier.hash)
+        found = read_report((await get(PATH)).body)
+    assert {each.code for each in found.findings} >= {"plan-not-recorded", "plan-other"}
