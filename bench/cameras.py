@@ -182,7 +182,8 @@ def _agent(config: Path, told: Path) -> None:
     """Run the agent; write for each result the milliseconds since its picture was taken, as float64."""
     from agent import config as configs
     from agent.app import App
-    from agent.pipeline.model_runner import Inference, ModelRunner
+    from agent.pipeline.model_run import Inference
+    from agent.pipeline.model_runner import ModelRunner
     from agent.pipeline.pipeline import Pipeline
 
     clock, row = Clock(), Pipeline._inferred

@@ -18,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from agent.app import App
 from agent.config import load
-from agent.pipeline.model_runner import Inference, ModelRunner
+from agent.pipeline.model_run import Inference
+from agent.pipeline.model_runner import ModelRunner
 from agent.slots.slot_state import Confirm
 from wire.clock import Clock
 

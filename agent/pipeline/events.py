@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET
 
-from agent.pipeline.model_runner import Inference
+from agent.pipeline.model_run import Inference
 from wire.clock import NS_PER_MS
 from wire.messages import Box, ClockState, Event, is_id
 

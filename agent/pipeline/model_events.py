@@ -10,7 +10,8 @@ from agent.clock_sync import Stamp
 from agent.outbox import Message
 from agent.pipeline.events import EventReporter
 from agent.pipeline.input_watch import InputSummary
-from agent.pipeline.model_runner import Inference, ModelRunner
+from agent.pipeline.model_run import Inference
+from agent.pipeline.model_runner import ModelRunner
 from agent.pipeline.sinks import Sinks
 from wire.clock import NS_PER_MS
 from wire.messages import Event

@@ -6,38 +6,36 @@ import asyncio
 import itertools
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from dataclasses import replace as copied
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from adapters.base import Picture, Reading
+from adapters.base import Reading
 from agent.clock_sync import Stamp
 from agent.fences.fences import Fences, Slowed
 from agent.inference.model_cache import Isolation, ModelCache
 from agent.inference.tuning import Tuned, refusal
 from agent.pipeline.frames import crops
-from agent.pipeline.frames.crops import Crop
-from agent.pipeline.frames.scene import Happening, Scene, scene_mismatch
+from agent.pipeline.frames.scene import Scene, scene_mismatch
 from agent.pipeline.input_watch import InputSummary, InputWatch
 from agent.pipeline.model_problems import NanResults, NoResult
+from agent.pipeline.model_run import Answer, Given, Inference, Job, infer
 from agent.pipeline.model_threads import ModelThread
 from agent.pipeline.resampler import HALF_WIDTH
 from agent.pipeline.settings import SlotConfig
-from agent.pipeline.shadow import Seen, Shadow, evidence_of
-from agent.pipeline.windows import Window, Windows, input_mismatch
+from agent.pipeline.shadow import Shadow, evidence_of
+from agent.pipeline.windows import Windows, input_mismatch
 from agent.process_children import private_mb
 from wire.errors import EdgebedError
-from wire.messages import Box, Field, ModelRef, ModelState, Quality, Scalar, Stream
+from wire.messages import Field, ModelRef, ModelState, Quality, Stream
 from wire.printable import printable
 from wire.reasons import CODES, NO_REASON, Reason, because
 
 if TYPE_CHECKING:
-    from agent.inference.decoders import Result
     from agent.inference.isolation.worker import Worker
     from agent.inference.manifest import Manifest
     from agent.inference.session import Model
@@ -61,46 +59,6 @@ class Opened:
 
     ref: ModelRef
     model: Model | Worker | Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Inference:
-    """The result of one frame or window; `reading` is the picture, or the row that completed the window.
-
-    `quality` is the picture's own; for a window it is UNCERTAIN if a row was flagged or filled.
-    """
-
-    reading: Reading
-    result: Result
-    window: bool
-    quality: Quality
-    stamp: Stamp  # the clock's state when the reading came: the clock may have been set since
-    happened: Sequence[Happening] = ()  # in zones and at lines
-    every_box: Sequence[Box] = ()  # with those that are left out
-    crop: Crop | None = None
-    drift: Reason = NO_REASON  # how the input differs from what the model was made for
-    by: Manifest | None = None  # of the model that answered, where two answer in turns
-
-    @property
-    def label(self) -> str:
-        """`name@version` of the model that answered, where two answer in turns; else empty."""
-        return "" if self.by is None else f"{self.by.name}@{self.by.version}"
-
-    def row(self) -> dict[str, Scalar]:
-        """The row of the result stream."""
-        row: dict[str, Scalar] = {**self.result.values, "infer_ms": self.result.infer_ms}
-        if self.crop is not None:
-            row |= self.crop.row()
-        if self.by is not None:
-            row["ver"] = self.label
-        return row if self.window else {**row, "frame": self.reading.index}
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer of a model, for who judges it; `inference` is None for a run that failed."""
-
-    inference: Inference | None
 
 
 def _unwatched(_answer: Answer) -> None:
@@ -167,8 +125,8 @@ class ModelRunner:
         self._seen = 0
         self._wrong_rate_logged = False
         self.shadow: Shadow | None = None
-        self._thread: ModelThread[_Job, _Given] | None = None
-        self._jobs: deque[_Job] = deque()
+        self._thread: ModelThread[Job, Given] | None = None
+        self._jobs: deque[Job] = deque()
         self._in_thread = 0  # jobs that the thread has
         self._since_s = 0.0  # when the thread began the oldest of them
         # a source that waits has no old input to drop, so the thread may hold its next job: waking it is slow
@@ -340,9 +298,9 @@ class ModelRunner:
             return None
         other = None if self.shadow is None else self.shadow.next()
         stamp = self._host.stamp(reading.at_ns)
-        return self._put(_Job(reading, window, stamp, other=other, tuned=self.tuned))
+        return self._put(Job(reading, window, stamp, other=other, tuned=self.tuned))
 
-    def _put(self, job: _Job) -> Awaitable[None] | None:
+    def _put(self, job: Job) -> Awaitable[None] | None:
         """Let a job wait; returns what a source that can wait must await."""
         self._jobs.append(job)
         self._hand_on()
@@ -369,7 +327,7 @@ class ModelRunner:
         for crop in crops.crops(config, picture, seen.result.boxes):
             if not self._is_fenced():
                 other = None if self.shadow is None else self.shadow.next()
-                self._jobs.append(_Job(seen.reading, None, seen.stamp, crop, other, self.tuned))
+                self._jobs.append(Job(seen.reading, None, seen.stamp, crop, other, self.tuned))
         self._hand_on()
         while len(self._jobs) > self._limit and not self.waits:
             self._jobs.popleft()
@@ -421,7 +379,7 @@ class ModelRunner:
         await self.opened.wait()
         if self._model is None:
             return
-        work = partial(_infer, self._model, f"{self.name} {next(_runs)}")
+        work = partial(infer, self._model, f"{self.name} {next(_runs)}")
         self._thread = ModelThread(self.name, work, self._answered)
         loop = asyncio.get_running_loop()
         try:
@@ -531,7 +489,7 @@ class ModelRunner:
         if room is not None and not room.done():
             room.set_result(None)
 
-    def _answered(self, job: _Job, given: _Given | None, failure: Exception | None) -> None:
+    def _answered(self, job: Job, given: Given | None, failure: Exception | None) -> None:
         """Take one answer; called in the event loop, once for each job, in order."""
         if self._thread is None or self._model is None:
             return  # `run` has ended
@@ -612,69 +570,3 @@ class ModelRunner:
             else:
                 log.info("model %s: %s runs on %s", self.name, self.label, self.state.provider)
         self._host.changed()
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    reading: Reading
-    window: Window | None
-    stamp: Stamp
-    crop: Crop | None = None
-    other: Model | Worker | None = None  # that answers instead of the slot's model
-    tuned: Tuned | None = None
-
-    @property
-    def picture(self) -> Picture | None:
-        """What a model of pictures sees."""
-        return self.reading.picture if self.crop is None else self.crop.picture
-
-    def seen(self, result: Result) -> Seen:
-        """The input with a copy of its result, which the zones of the slot change afterwards."""
-        kept = copied(result, values=dict(result.values), boxes=list(result.boxes))
-        return Seen(self.reading.at_ns, self.picture, self.window, kept, self.quality)
-
-    @property
-    def quality(self) -> Quality:
-        """That of the picture, or of the window."""
-        return self.reading.quality if self.window is None else self.window.quality
-
-    def answer(self, result: Result, scene: Scene | None, drift: Reason, by: Manifest | None) -> Inference:
-        whole, crop = self.window, self.crop
-        if crop is not None:
-            result = crop.on_frame(result)
-        boxes = result.boxes
-        happened = scene.apply(result, self.reading.at_ns) if scene is not None else ()
-        seen = (happened, boxes, crop)
-        return Inference(self.reading, result, whole is not None, self.quality, self.stamp, *seen, drift, by)
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """A result, who gave it, and why the model that should have given it did not."""
-
-    result: Result
-    by: Model | Worker
-    missed: Exception | None = None
-
-
-def _infer(model: Model | Worker, stream: str, job: _Job) -> _Given:
-    missed: Exception | None = None
-    if job.other is not None:
-        try:
-            return _Given(_run(job.other, stream, job), job.other)
-        except Exception as error:  # noqa: BLE001 - the shadow counts it; the slot's model answers
-            missed = error
-    return _Given(_run(model, stream, job), model, missed)
-
-
-def _run(model: Model | Worker, stream: str, job: _Job) -> Result:
-    tuned = job.tuned
-    if tuned is not None and model is job.other and refusal(model.manifest, tuned):
-        tuned = None
-    if job.window is not None and model.stateful:
-        return model.run_window(job.window.rows, stream, job.window.end, tuned=tuned)
-    if job.window is not None:
-        return model.run_window(job.window.rows, tuned=tuned)
-    if (picture := job.picture) is None:
-        raise TypeError("a frame stream gave a reading without a picture")
-    return model.run_frame(picture, lasting=True, tuned=tuned)

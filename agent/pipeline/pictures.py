@@ -10,7 +10,8 @@ from agent.inference.model_cache import ModelCache
 from agent.pipeline.frames import privacy
 from agent.pipeline.frames.scene import areas
 from agent.pipeline.frames.snapshots import NewestPicture
-from agent.pipeline.model_runner import Inference, ModelRunner
+from agent.pipeline.model_run import Inference
+from agent.pipeline.model_runner import ModelRunner
 from agent.pipeline.settings import PublishConfig
 from agent.pipeline.sinks import Sinks
 from wire.clock import Clock

@@ -23,7 +23,8 @@ from agent.pipeline.batcher import JOIN_AGE_S, MAX_AGE_S, Batcher
 from agent.pipeline.changes import Changes, Setup
 from agent.pipeline.input_watch import InputSummary
 from agent.pipeline.model_events import ModelEvents
-from agent.pipeline.model_runner import STUCK_S, Inference, ModelHost, ModelRunner
+from agent.pipeline.model_run import Inference
+from agent.pipeline.model_runner import STUCK_S, ModelHost, ModelRunner
 from agent.pipeline.model_threads import in_thread
 from agent.pipeline.opening import OpeningPlaces
 from agent.pipeline.pictures import Pictures

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agent.pipeline.agreement import Tally
-from agent.pipeline.model_runner import Answer, Inference
+from agent.pipeline.model_run import Answer, Inference
 from agent.slots.slot_state import Confirm
 from wire.messages import Quality
 from wire.reasons import NO_REASON, Reason, because

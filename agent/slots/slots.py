@@ -16,7 +16,8 @@ from msgspec.structs import replace
 
 from agent.inference.decoders import ModelError
 from agent.pipeline.changes import Setup
-from agent.pipeline.model_runner import Answer, ModelRunner
+from agent.pipeline.model_run import Answer
+from agent.pipeline.model_runner import ModelRunner
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.running import Running
 from agent.pipeline.shadow import Seen

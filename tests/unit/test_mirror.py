@@ -65,6 +65,7 @@ COVERED_BY = {
     "agent.pipeline.running": "tests/unit/agent/test_configuration.py",
     "agent.remote.settings": "tests/unit/agent/test_configuration.py",
     "agent.remote.trial": "tests/unit/agent/test_configuration.py",
+    "agent.pipeline.model_run": "tests/unit/agent/pipeline/test_model_runner.py",
     "agent.pipeline.model_threads": "tests/unit/agent/pipeline/test_model_runner.py",
     "agent.pilots.plan_file": "tests/unit/agent/pilots/test_pilots.py",
     "agent.pilots.signature_check": "tests/unit/agent/pilots/test_pilots.py",

@@ -15,7 +15,8 @@ from agent.app import App
 from agent.config import load
 from agent.configuration import describe
 from agent.pipeline.changes import Changes, Setup
-from agent.pipeline.model_runner import Inference, ModelRunner
+from agent.pipeline.model_run import Inference
+from agent.pipeline.model_runner import ModelRunner
 from agent.pipeline.running import Running
 from agent.remote.settings import RemoteSettings
 from agent.remote.trial import Trials

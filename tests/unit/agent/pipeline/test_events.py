@@ -8,7 +8,7 @@ from msgspec import UNSET
 from adapters.base import Reading
 from agent.inference.decoders import Result
 from agent.pipeline.events import MAX_BOXES_SIZE, EventReporter
-from agent.pipeline.model_runner import Inference
+from agent.pipeline.model_run import Inference
 from wire.codec import encode
 from wire.messages import MAX_BODY, Box, ClockState, Event, Quality
 

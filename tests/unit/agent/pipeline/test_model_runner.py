@@ -15,7 +15,8 @@ from adapters.base import Reading
 from agent.fences.fences import Fences
 from agent.fences.settings import FenceSettings
 from agent.inference.model_cache import ModelCache
-from agent.pipeline.model_runner import Inference, ModelHost, ModelRunner
+from agent.pipeline.model_run import Inference
+from agent.pipeline.model_runner import ModelHost, ModelRunner
 from agent.pipeline.settings import SlotConfig
 from tests.polling import until
 from wire.clock import NS_PER_S, Clock

@@ -22,7 +22,7 @@ from agent.inference.isolation import worker
 from agent.inference.model_cache import ModelCache
 from agent.outbox import Message
 from agent.pipeline import samples
-from agent.pipeline.model_runner import Answer
+from agent.pipeline.model_run import Answer
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.settings import DeviceConfig, DevicePlan, PublishConfig, ShadowConfig, SlotConfig
 from agent.pipeline.shadow import Shadow, is_for_b

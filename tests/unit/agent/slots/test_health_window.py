@@ -9,7 +9,7 @@ import pytest
 
 from adapters.base import Reading
 from agent.inference.decoders import Result
-from agent.pipeline.model_runner import Answer, Inference
+from agent.pipeline.model_run import Answer, Inference
 from agent.slots.health_window import Gates
 from agent.slots.slot_state import Confirm
 from wire.messages import ClockState, Quality
