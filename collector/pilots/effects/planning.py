@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -70,6 +71,20 @@ def noise(
     return found if is_finite else numbers.too_far_apart()
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A change by a share; `noise` is that of the trial by that of the baseline."""
+
+    level: float  # of the trial, by that of the baseline
+    noise: float
+    sign: Literal[1, -1]
+
+    def of(self, series: Floats, on: phases.Flags) -> Floats:
+        """Series of deviations as the report has them: an improvement is positive."""
+        moved = np.where(on[:, None], self.level + self.noise * series, 1 + series)
+        return np.asarray(self.sign * moved / moved[~on].mean(axis=0))
+
+
 def lower_limits(
     found: Noise,
     *,
@@ -80,8 +95,11 @@ def lower_limits(
     seed: int = 0,
     runs: int = RUNS,
     covariates: Sequence[Floats] = (),
+    share: Share | None = None,
 ) -> Floats:
     """The limit that decides, of simulated pilots without an effect: an effect moves all of them by itself.
+
+    The effect of a `share` changes its noise as well, and is within the limits.
 
     With `trend` checked it is the lower one of two; where the rule refuses it is minus infinity.
     """
@@ -90,8 +108,9 @@ def lower_limits(
     times = np.arange(len(on), dtype=float)
     series = simulated(found, times, runs, np.random.Generator(np.random.PCG64(seed)))
     # the rule does not depend on the unit; the size of the noise is 1
-    size = found.sd or 1.0
-    result = phases.intervals(series / size, on, times, covariates, trend=trend, alpha=alpha)
+    size = 1.0 if share is not None else found.sd or 1.0
+    series = series / size if share is None else share.of(series, on)
+    result = phases.intervals(series, on, times, covariates, trend=trend, alpha=alpha)
     low = result.low if result.trend_low is None else np.minimum(result.low, result.trend_low)
     return np.asarray(np.where(result.step_ratio <= phases.LARGEST_STEP_RATIO, low * size, -np.inf))
 

@@ -113,9 +113,8 @@ def _phases(
     plan: Plan, kpi: Kpi, found: Values, covariates: Mapping[str, Values], *, relative: bool
 ) -> tuple[Power, planning.Noise]:
     series, is_log = _series(kpi, found, relative=relative)
-    is_mean = is_log or not relative  # a linearised ratio is compared without columns
-    columns = _weekdays(plan, found) if plan.adjust.weekday and is_mean else []
-    for each in covariates.values() if is_mean else ():
+    columns = _weekdays(plan, found) if plan.adjust.weekday else []
+    for each in covariates.values():
         known = {one.index: one.value for one in each if one.status == "used"}
         columns.append(numbers.array([known.get(one.index) for one in found]))
     noise = _noise(series, columns)
@@ -128,8 +127,17 @@ def _phases(
         noise=noise,
         trend=_trend(plan, kpi),
         seed=plan.design.seed,
-        weekdays=lambda periods: _any_weekdays(plan, periods) if is_mean else (),
+        weekdays=lambda periods: _any_weekdays(plan, periods),
+        by_chance=_by_chance(kpi, found, noise) if relative else 0.0,
     ), noise
+
+
+def _by_chance(kpi: Kpi, found: Values, noise: planning.Noise) -> float:
+    """The part of the variance of a count's share that the counting alone makes."""
+    if kpi.compared != "count":
+        return 0.0
+    mean = float(np.mean([each.numerator or 0.0 for each in found if each.status == "used"]))
+    return min(1.0, 1 / (mean * noise.sd**2)) if noise.sd else 1.0
 
 
 def _trend(plan: Plan, kpi: Kpi) -> phases.Trend:

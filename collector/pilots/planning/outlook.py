@@ -106,7 +106,8 @@ def outlook(plan: Plan, values: BaselineValues) -> Outlook:
         kpis=tuple(made),
         switchback_periods=beside,
     )
-    return replace(found, sentences=tuple(_sentences(plan, values, found)), notes=tuple(_notes(plan, found)))
+    sentences, notes = _sentences(plan, values, found), _notes(plan, values, found)
+    return replace(found, sentences=tuple(sentences), notes=tuple(notes))
 
 
 def _expected(plan: Plan) -> tuple[Target, float]:
@@ -256,7 +257,7 @@ def _other(plan: Plan, each: KpiOutlook, found: Outlook) -> str:
     return text if (each.power or 0) >= found.asked else f"{text}; {asked} need {_needed(plan, each)}"
 
 
-def _notes(plan: Plan, found: Outlook) -> Iterator[str]:
+def _notes(plan: Plan, values: BaselineValues, found: Outlook) -> Iterator[str]:
     """What weakens a plan that is not refused."""
     first, asked = found.kpis[0], max(found.asked, ASKED_POWER)
     if found.power < asked:
@@ -268,6 +269,8 @@ def _notes(plan: Plan, found: Outlook) -> Iterator[str]:
         )
     if found.to_come:
         yield f"the baseline is not over: {found.to_come} periods are to come, so plan again at its end"
+    if unknown := _not_adjusted(plan, values):
+        yield f"{' and '.join(unknown)} of adjust are not in a file of values: plan with --store or --url"
     groups = plan.design.groups
     treated = None if groups is None else groups.treated
     if groups is not None and treated and min(treated, len(groups.machines) - treated) < ALONE:
@@ -277,6 +280,15 @@ def _notes(plan: Plan, found: Outlook) -> Iterator[str]:
             yield f"{each.role} {each.id} cannot be planned"
         elif each.role == "guardrail" and (each.power or 0) < LEAST_POWER:
             yield f"guardrail {each.id}: most pilots of this plan cannot show that it is kept"
+
+
+def _not_adjusted(plan: Plan, values: BaselineValues) -> list[str]:
+    """What the report allows for, and the power does not."""
+    if plan.design.kind != "before-after":
+        return []
+    dated = any(each.start_ms for found in values.kpis.values() for one in found.values() for each in one)
+    found = ["the covariates"] if plan.adjust.covariates.keys() - values.covariates.keys() else []
+    return [*found, "the weekdays"] if plan.adjust.weekday and not dated else found
 
 
 def _planned(plan: Plan) -> str:

@@ -27,6 +27,7 @@ _EXACT_RUNS, _AT_ONCE = 4_000, 500
 _COUNT_RUNS = 1_000
 _MACHINE_RUNS = 4_000
 _MOST_MACHINES = 100  # a group
+_STEP, _MOST_STEPS = 0.05, 60  # of the logarithm of a ratio's level
 _ANY_SEED = 20_261_130  # of draws that do not depend on the plan
 
 Sign = Literal[1, -1]
@@ -205,7 +206,8 @@ class OfPhases(Power):
     trend: phases.Trend
     seed: int
     weekdays: Callable[[int], Sequence[Floats]] = field(default=lambda _periods: ())  # of all periods
-    _known: dict[int, Floats] = field(default_factory=dict)
+    by_chance: float = 0.0  # the part of the variance that counting makes: it follows the level itself
+    _known: dict[tuple[int, float], Floats] = field(default_factory=dict)
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -213,21 +215,37 @@ class OfPhases(Power):
         return planning.LADDER
 
     def of(self, size: int, true: float, least: float) -> float:
-        """By simulation; the limits of one length are drawn once."""
+        """By simulation; the limits of one length, and of a ratio of about one effect, are drawn once."""
         trial = round(size * self.kept)
         if trial < phases.LEAST_PERIODS:
             return 0.0
-        if trial not in self._known:
-            columns = self.weekdays(self.noise.periods + trial)
-            self._known[trial] = planning.lower_limits(
-                self.noise,
-                trial=trial,
-                trend=self.trend,
-                alpha=self.alpha,
-                seed=self.seed,
-                covariates=columns,
-            )
-        return float((self._known[trial] + self.analysed(true) >= self.analysed(least)).mean())
+        level = self._level(true)
+        if (trial, level) not in self._known:
+            self._known[trial, level] = self._limits(trial, level)
+        beyond = self.analysed(true) - self.sign * (level - 1)
+        return float((self._known[trial, level] + beyond >= self.analysed(least)).mean())
+
+    def _level(self, true: float) -> float:
+        """The level of the trial by that before, in steps of 5 %; 1 where the noise does not depend on it."""
+        if self.in_logs or not self.relative:
+            return 1.0
+        step = math.log(max(1 + self.sign * true, math.exp(-_MOST_STEPS * _STEP)))
+        return math.exp(_STEP * round(step / _STEP))
+
+    def _limits(self, trial: int, level: float) -> Floats:
+        share = None
+        if self.relative and not self.in_logs:
+            noise = math.sqrt(self.by_chance * level + (1 - self.by_chance) * level**2)
+            share = planning.Share(level, noise, self.sign)
+        return planning.lower_limits(
+            self.noise,
+            trial=trial,
+            trend=self.trend,
+            alpha=self.alpha,
+            seed=self.seed,
+            covariates=self.weekdays(self.noise.periods + trial),
+            share=share,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from wire.pilot.plan import Plan
 HOURS = 40
 TARGET = "target: {min: 0.1, effect: 0.5}"
 LEVEL = "formula: mean(level)\n    from: {level: {field: cell/production/level}}\n    unit: ''"
+SWITCHED = "kind: switchback, unit: 1h, periods: 20, seed: 7"
 BEFORE_AFTER = "kind: before-after, unit: 1h, periods: 20"
 MACHINES = [f"{NODE}/m{machine}" for machine in range(8)]
 GROUPS = "unit: 1h, periods: 20, seed: 7, groups: {machines: ["
@@ -44,7 +45,7 @@ def at(hour: float) -> str:
     return f"{datetime.fromtimestamp((T0 + hour * HOUR) / 1_000, UTC):%F %T}"
 
 
-def hourly(*pairs: tuple[str, str], design: str = "kind: switchback, unit: 1h, periods: 20, seed: 7") -> Plan:
+def hourly(*pairs: tuple[str, str], design: str = SWITCHED) -> Plan:
     """A plan with a baseline of 40 hours from T0 and a trial of 20 hours after it."""
     return plan(
         (DESIGN, design),
@@ -196,19 +197,30 @@ def test_the_switchback_stands_beside_before_and_after() -> None:
     assert made.sentences[-1] == "a switchback shows it in 20 periods, where the change can be switched"
 
 
-def test_weekdays_and_covariates_are_taken_out_of_before_and_after() -> None:
+@pytest.mark.parametrize("estimand", ["mean", "ratio"])
+def test_weekdays_and_covariates_are_taken_out_of_before_and_after(estimand: str) -> None:
     """A level that follows a covariate leaves little noise to a plan that knows the covariate."""
     drawn = np.random.default_rng(2)
     heat = 10 * drawn.standard_normal(HOURS)
     level = used(100 * np.exp(0.02 * heat + 0.01 * drawn.standard_normal(HOURS)))
     adjust = "adjust: {covariates: {heat: {field: cell/production/heat}}, weekday: true}\nkpis:"
-    small = (TARGET, "target: {min: 0, effect: 0.1}")
-    asked = hourly(small, ("kpis:", adjust), design=BEFORE_AFTER)
+    small = (TARGET, "target: {min: 0, effect: 0.1}"), (LEVEL, f"{LEVEL}\n    estimand: {estimand}")
+    asked = hourly(*small, ("kpis:", adjust), design=BEFORE_AFTER)
     known = BaselineValues(
         now_ms=0, to_come=0, last_ms=0, kpis={"stops": {"": level}}, covariates={"heat": used(heat)}
     )
-    assert seen(hourly(small, design=BEFORE_AFTER), level).power < 0.2
-    assert outlook(asked, known).power > 0.9
+    assert seen(hourly(*small, design=BEFORE_AFTER), level).power < 0.2
+    found = outlook(asked, known)
+    assert found.power > 0.9
+    assert not any("the covariates" in note for note in found.notes)
+
+
+def test_a_file_of_values_has_no_covariates_and_no_weekdays() -> None:
+    adjust = "adjust: {covariates: {heat: {field: cell/production/heat}}, weekday: true}\nkpis:"
+    values = tuple(replace(each, start_ms=0) for each in used(levels()))
+    for design, wanted in ((BEFORE_AFTER, ["the covariates and the weekdays of adjust"]), (SWITCHED, [])):
+        found = seen(hourly(("kpis:", adjust), design=design), values)
+        assert [note[:41] for note in found.notes if "of adjust" in note] == wanted
 
 
 def test_guardrails_that_no_pilot_can_show_are_named() -> None:

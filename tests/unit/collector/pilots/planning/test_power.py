@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -145,12 +146,102 @@ def test_before_and_after_is_met_as_often_as_planned() -> None:
     series = planning.simulated(made.noise, times, planning.RUNS, np.random.Generator(np.random.PCG64(7)))
     for trial, least in ((40, 0.15), (40, 0.3)):
         assert 0.1 < made.of(trial, 0.4, least) < 0.95
-        lows = made._known[trial] + made.analysed(0.4)
+        lows = made._known[trial, 1.0] + made.analysed(0.4)
         for run in range(40):
             values = np.exp(-series[:, run]) * np.where(times >= 60, 0.6, 1.0)  # less is better
             found = before_after.effect(values, times >= 60, relative=True)
             is_met = judge(found, target=least, sign=-1).word == "met"
             assert is_met is bool(lows[run] >= made.analysed(least)), run
+
+
+ENERGY = (
+    "formula: energy-per-part\n    from: {energy: {field: a/b/e, unit: kW.h}, parts: {field: a/b/p}}\n"
+    "    unit: kW.h/{part}"
+)
+
+
+@pytest.mark.parametrize(
+    ("direction", "effect", "weekday"), [("decrease", 0.4, True), ("increase", 0.6, False)]
+)
+def test_the_limits_of_a_ratio_before_and_after_are_those_of_the_report(
+    direction: str, effect: float, weekday: bool
+) -> None:
+    """A ratio is compared as a share of the baseline's: its noise follows the level of the trial."""
+    drawn = np.random.default_rng(4)
+    adjust = ("kpis:", "adjust: {weekday: true}\nkpis:")
+    change = (DESIGN, "kind: before-after, unit: 8h, periods: 20, seed: 7"), (KPI, ENERGY)
+    parts = 500 * np.exp(0.2 * drawn.standard_normal(60))
+    energy = 0.04 * parts * (1 + 0.2 * correlated(drawn, (60,), 0.5))
+    made = power(
+        {"": used(energy / parts, energy, parts)}, f"min: 0.1, effect: {effect}", *change,
+        ("direction: decrease", f"direction: {direction}"), *([adjust] if weekday else []),
+    )  # fmt: skip
+    assert isinstance(made, OfPhases)
+    times = np.arange(100.0)
+    noise = planning.simulated(made.noise, times, planning.RUNS, np.random.Generator(np.random.PCG64(7)))
+    level = made._level(effect)
+    assert level == pytest.approx(1 + made.sign * effect, rel=0.026), "one drawing for levels that are alike"
+    assert 0.1 < made.of(40, effect, effect / 2) < 0.95
+    lows = made._known[40, level]
+    for run in range(25):
+        share = (1 + noise[:, run]) * np.where(times >= 60, level, 1.0)
+        columns = made.weekdays(100)
+        assert bool(columns) is weekday
+        found = before_after.ratio(share * 500, np.full(100, 500.0), times >= 60, covariates=columns)
+        for least in (effect / 4, effect / 2):
+            assert (judge(found, target=least, sign=made.sign).word == "met") is bool(lows[run] >= least), run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("with_heat", "factor"), [(True, 0.6), (False, 0.6), (True, 1.4)])
+def test_a_ratio_before_and_after_is_met_as_often_as_planned(with_heat: bool, factor: float) -> None:
+    """The parts move a lot, and the energy of a part follows the heat; the correlation is known."""
+    drawn, before, after = np.random.default_rng(1), 56, 56
+    adjust = "adjust: {trend: none, reason: x, covariates: {heat: {field: a/b/heat}}}\nkpis:"
+
+    def draw(periods: int, factor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        parts, heat = 500 * np.exp(0.2 * drawn.standard_normal(periods)), correlated(drawn, (periods,), 0.5)
+        share = 1 + 0.15 * heat + 0.3 * drawn.standard_normal(periods)
+        return 0.04 * parts * share * np.where(np.arange(periods) >= before, factor, 1.0), parts, heat
+
+    target = f"target: {{min: 0.1, effect: {abs(factor - 1):.1f}}}"
+    found = plan(
+        (DESIGN, "kind: before-after, unit: 8h, periods: 20, seed: 7"), (KPI, ENERGY),
+        ("target: {min: 0.1}", target), ("decrease", "decrease" if factor < 1 else "increase"),
+        ("kpis:", adjust if with_heat else "adjust: {trend: none, reason: x}\nkpis:"),
+    )  # fmt: skip
+    above, below, heat = draw(3_000, 1.0)
+    made, noise = analysis(
+        found,
+        found.primary,
+        {"": used(above / below, above, below)},
+        {"heat": used(heat)} if with_heat else {},
+    )
+    assert isinstance(made, OfPhases)
+    assert noise is not None
+    planned = replace(made, noise=replace(noise, periods=before), _known={}).of(after, abs(factor - 1), 0.1)
+
+    def one() -> bool:
+        above, below, heat = draw(before + after, factor)
+        on = np.arange(before + after) >= before
+        result = before_after.ratio(above, below, on, covariates=[heat] if with_heat else [], trend="none")
+        return judge(result, target=0.1, sign=made.sign).word == "met"
+
+    assert planned == pytest.approx(sum(one() for _ in range(400)) / 400, abs=0.08)
+
+
+def test_a_count_before_and_after_has_the_noise_of_its_counting() -> None:
+    """The variance of a count follows its level, and that of its scatter beyond chance the square."""
+    drawn = np.random.default_rng(4)
+    change = (DESIGN, "kind: before-after, unit: 8h, periods: 20, seed: 7"), (KPI, COUNT)
+    plain, wide = (
+        power({"": used(drawn.poisson(4 * scatter))}, "min: 0.1, effect: 0.5", *change)
+        for scatter in (np.ones(400), drawn.gamma(2.0, 0.5, 400))
+    )
+    assert isinstance(plain, OfPhases)
+    assert isinstance(wide, OfPhases)
+    assert plain.by_chance == pytest.approx(1.0, abs=0.1)
+    assert wide.by_chance == pytest.approx(1 / 3, abs=0.1), "a variance of 1/4 by chance and of 1/2 beyond it"
 
 
 @pytest.mark.slow
