@@ -105,6 +105,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "rollout-undone": ("by",),
     "rollout-failed": ("node",),
     "rollout-not-undone": ("node",),
+    "rollout-other": ("digest",),
     "rollout-timeout": ("seconds",),
     "rollout-not-able": (),
     # a node without the evidence to promote its second model

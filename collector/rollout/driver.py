@@ -9,7 +9,7 @@ from functools import partial
 
 from msgspec import UNSET
 
-from collector.fleet.commands import CommandDispatch
+from collector.fleet.commands import CommandDispatch, NotQueued
 from collector.fleet.fleet import Fleet
 from collector.rollout.engine import Report, Request, Rollout, step
 from collector.rollout.records import RolloutRecords
@@ -115,7 +115,9 @@ class Rollouts:
             signed_by="" if model is None else model.signed_by,
         )
         device = rollout.devices[node]
-        record = self._commands.get(node, device.command) if device.command else None
+        if device.state == "undoing" and (offer := self._wanted(rollout, node, device.offer)) is not None:
+            found = partial(found, offer="open" if offer.is_open else "over")
+        record = self._wanted(rollout, node, device.command, device.state == "offered")
         if record is None:
             return found()
         if record.is_open or record.state == "done":
@@ -123,6 +125,24 @@ class Rollouts:
         answer = record.answer or {}
         why = Reason(answer.get("err", ""), answer.get("err_code", ""), answer.get("args", {}))
         return found(answer="lost" if why.code in _LOST else "refused", why=why)
+
+    def _wanted(
+        self, rollout: Rollout, node: str, identity: str, is_offer: bool = True
+    ) -> CommandRecord | None:
+        """A command as it is kept; None where the node never gets it.
+
+        An offer that was not sent is withdrawn when the rollout does not want it any more.
+        """
+        record = self._commands.get(node, identity) if identity else None
+        if record is None or record.state == "withdrawn":
+            return None
+        if is_offer and rollout.state != "running" and record.state == "queued" and not record.sent_ms:
+            try:
+                self._dispatch.withdraw(node, identity, rollout.by, f"rollout {rollout.id}")
+            except NotQueued:  # it has just been sent
+                return self._commands.get(node, identity)
+            return None
+        return record
 
     def _step(self, rollout: Rollout) -> None:
         reports = {node: self.report(rollout, node) for node in rollout.devices}

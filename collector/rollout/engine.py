@@ -31,6 +31,8 @@ class Device(Struct, frozen=True):
     state: DeviceState = "waiting"
     attempt: int = 0
     command: str = ""  # id of the newest command
+    offer: str = ""  # id of the offer that `command` takes back
+    before: str | None = None  # what was offered to the slot before; None in documents that lack it
     asked: int = 0  # when it was requested
     since: int = 0
     offline: bool = False
@@ -89,13 +91,17 @@ class Rollout(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is known of a node now. `answer` is what became of the newest command of the rollout for it."""
+    """What is known of a node now. `answer` is what became of the newest command of the rollout for it.
+
+    `offer` is what became of the offer that this command takes back.
+    """
 
     online: bool = False
     able: bool = True  # its agent has the commands
     slot: ModelSlot | None = None
     signed_by: str = ""
     answer: Literal["none", "open", "done", "lost", "refused"] = "none"
+    offer: Literal["none", "open", "over"] = "none"
     why: Reason = NO_REASON
 
 
@@ -180,7 +186,7 @@ def _undone(
     rollout: Rollout, states: tuple[DeviceState, ...], now: int, new_id: Callable[[], str]
 ) -> Rollout:
     devices = {
-        node: replace(device, state="undoing", command=new_id(), asked=now, since=now)
+        node: replace(device, state="undoing", command=new_id(), offer=device.command, asked=now, since=now)
         if device.state in states or (device.state, device.code) == _TOO_LATE
         else device
         for node, device in rollout.devices.items()
@@ -209,29 +215,60 @@ def _judged(rollout: Rollout, device: Device, report: Report, now: int, new_id: 
 
 
 def _offered(rollout: Rollout, device: Device, report: Report, now: int, new_id: Callable[[], str]) -> Device:
-    slot, is_over = report.slot, now - device.since >= rollout.timeout_ms
-    if _runs(rollout, slot):
+    if _runs(rollout, report.slot):
         return _ended(device, "confirmed", report, now)
-    is_ours = slot is not None and (slot.offered, slot.attempt) == (rollout.digest, device.attempt)
-    if is_ours and slot is not None and slot.state in ("refused", "rolled-back"):
-        return _ended(device, "failed", report, now, Reason(slot.why, slot.code, slot.args))
-    if report.answer == "refused" and not is_ours:
-        if report.why.code == "slot-offer-repeated":  # by a rollout of a state.db that is lost
-            newest = report.why.args.get("attempt")
-            least = newest if isinstance(newest, int) and newest < MAX_ATTEMPT else 0
-            device = replace(device, attempt=max(device.attempt, least) + 1)
-        elif report.why.code != "slot-busy":
-            return _ended(device, "failed", report, now, report.why)
-    if is_over:
-        text = f"not confirmed within {rollout.timeout_ms // 1000:,} s"
-        why = because(text, "rollout-timeout", seconds=rollout.timeout_ms // 1000)
+    if rollout.state == "paused" and report.answer == "none":  # it was never sent, or withdrawn
+        return Device(attempt=device.attempt)
+    if (why := _failure(rollout, device, report, now)) is not None:
         return _ended(device, "failed", report, now, why)
-    is_lost = report.answer == "lost" or (report.answer == "refused" and not is_ours)
-    return _again(device, now, new_id) if is_lost else device
+    is_refused = report.answer == "refused" and not _is_ours(rollout, device, report.slot)
+    if is_refused and report.why.code == _REPEATED:
+        newest = report.why.args.get("attempt")
+        least = newest if isinstance(newest, int) and newest < MAX_ATTEMPT else 0
+        device = replace(device, attempt=max(device.attempt, least) + 1)
+    is_lost = report.answer == "lost" or is_refused
+    return _again(device, now, new_id) if is_lost and rollout.state == "running" else device
+
+
+def _failure(rollout: Rollout, device: Device, report: Report, now: int) -> Reason | None:
+    """Why a node that has the offer will not confirm it; None where it still may."""
+    slot, why = report.slot, report.why
+    is_ours = _is_ours(rollout, device, slot)
+    if is_ours and slot is not None and slot.state in ("refused", "rolled-back"):
+        return Reason(slot.why, slot.code, slot.args)
+    if report.answer == "refused" and not is_ours and why.code not in (_REPEATED, "slot-busy"):
+        return why
+    if report.answer == "done" and slot is not None and _is_other(rollout, device, slot):
+        text = f"another version, {slot.offered[:12]}, was offered to it meanwhile, not by this rollout"
+        return because(text, "rollout-other", digest=slot.offered[:12])
+    if now - device.since < rollout.timeout_ms:
+        return None
+    seconds = rollout.timeout_ms // 1000
+    return because(f"not confirmed within {seconds:,} s", "rollout-timeout", seconds=seconds)
+
+
+def _is_ours(rollout: Rollout, device: Device, slot: ModelSlot | None) -> bool:
+    return slot is not None and (slot.offered, slot.attempt) == (rollout.digest, device.attempt)
+
+
+def _is_other(rollout: Rollout, device: Device, slot: ModelSlot) -> bool:
+    """Whether a command, or another collector, has offered the node another version since."""
+    if device.before is None or slot.offered in ("", rollout.digest):
+        return False
+    return _mark(slot) != device.before
+
+
+def _mark(slot: ModelSlot | None) -> str:
+    return "" if slot is None else f"{slot.offered} {slot.attempt}"
 
 
 def _undoing(rollout: Rollout, device: Device, report: Report, now: int, new_id: Callable[[], str]) -> Device:
-    if not _has(rollout, report.slot) and report.answer != "open":
+    if report.offer == "open" or report.answer == "open":
+        return device
+    has = _has(rollout, report.slot)
+    if report.answer == "none" and report.offer == "over":
+        return device  # it may have taken the offer since its last report: its answer decides
+    if not has and report.answer != "lost":
         return _ended(device, "undone", report, now)
     if report.answer == "refused":
         return _ended(device, "failed", report, now, report.why)
@@ -311,7 +348,9 @@ def _begun(rollout: Rollout, device: Device, report: Report, now: int, new_id: C
         return _ended(device, "failed", report, now, because(text, "rollout-not-able"))
     before = slot.attempt if slot is not None and slot.offered == rollout.digest else 0
     attempt = max(device.attempt, before, rollout.n - 1) + 1
-    return Device(state="offered", attempt=attempt, command=new_id(), asked=now, since=now)
+    return Device(
+        state="offered", attempt=attempt, command=new_id(), before=_mark(slot), asked=now, since=now
+    )
 
 
 def _requests(rollout: Rollout, reports: Mapping[str, Report]) -> Iterator[Request]:
@@ -323,11 +362,12 @@ def _requests(rollout: Rollout, reports: Mapping[str, Report]) -> Iterator[Reque
             package = f"sha256:{rollout.digest}"
             named = {"slot": rollout.slot, "package": package, "attempt": device.attempt}
             yield Request(node, device.command, OFFER, {**named, **to_builtins(rollout.confirm)})
-        elif device.state == "undoing":
+        elif device.state == "undoing" and reports[node].offer != "open":  # an agent runs several at once
             args = {"slot": rollout.slot, "package": f"sha256:{rollout.digest}"}
             yield Request(node, device.command, UNDO, args)
 
 
+_REPEATED = "slot-offer-repeated"  # the attempt was used by a rollout of a state.db that is lost
 # a node that did not confirm in time may still do so: it has the offer
 _TOO_LATE = ("failed", "rollout-timeout")
 _STAGE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *(%?)")

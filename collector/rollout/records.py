@@ -91,9 +91,9 @@ def _require_free(rollout: Rollout, others: list[Rollout]) -> None:
             if rollout.holds(node, other.digest) and other.holds(node, rollout.digest)
         )
         if both:
-            raise SlotBusy(
-                f"slot {rollout.slot} of {both[0]} is in rollout {other.id} of {other.ref}: end it first"
-            )
+            ends = "end it first" if other.state in ("running", "paused") else "wait until it is undone there"
+            at = f"slot {rollout.slot} of {both[0]} is in rollout {other.id} of {other.ref}"
+            raise SlotBusy(f"{at}: {ends}")
 
 
 def _text(rollout: Rollout) -> str:

@@ -33,7 +33,7 @@ def test_a_node_that_died_in_a_rollout_that_ended_blocks_no_other_one(tmp_path: 
         dead = {A: Device("undone"), B: Device("undoing", offline=True)}
         ended = replace(first, state="aborted", devices=dead)
         records.save(ended)
-        with pytest.raises(SlotBusy, match="of acme/p/s/b is in rollout 1"):
+        with pytest.raises(SlotBusy, match="of acme/p/s/b is in rollout 1 of m@1: wait until"):
             records.add(made("3", "a" * 64, A, B), ENTRY)
         second = records.add(made("2", "b" * 64, A, B), ENTRY)
         for one in (ended, second):

@@ -23,7 +23,8 @@ from tests.polling import until
 from tests.unit.collector.rollout.test_packages import FILES, push
 from tests.unit.collector.web.serving import Get, serving
 from wire.codec import encode
-from wire.messages import AgentInfo, Arm, Birth, Evidence, ModelRef, ModelSlot, ModelState, Status
+from wire.messages import AgentInfo, Arm, Birth, Command, Evidence, ModelRef, ModelSlot, ModelState, Status
+from wire.model_offer import OFFER
 
 NODES = ("acme/trial/hall/a", "acme/trial/hall/b", "acme/other/hall/c")
 START = {"model": "m@1.0.0", "slot": "s", "nodes": "acme/*", "confirm": {"results": 5}}
@@ -38,6 +39,7 @@ async def fill(collector: Collector, models: dict[str, ModelState] | None = None
         birth = Birth(
             ts=now, boot="deadbeef", sess=1, ep="00112233aabbccdd", agent=AgentInfo(ver="1"),
             models={"s": ModelRef(name="base", ver="1", sha256="0" * 64)},
+            cmds=[Command(name=OFFER, device="_")],
         )  # fmt: skip
         bodies = {
             "birth": birth,
