@@ -17,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.health import read_status, status_lines
 from edgebed.processes import Child, edgebed_command
+from tests import paho_client
 from tests.polling import wait_until
 from wire import codec
 from wire.clock import Clock
@@ -147,5 +148,4 @@ class Subscriber:
 
     def close(self) -> None:
         """Disconnect."""
-        self.client.disconnect()
-        self.client.loop_stop()
+        paho_client.end(self.client)

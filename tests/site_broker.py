@@ -28,6 +28,7 @@ from edgebed.site.layout import Layout
 from edgebed.site.make import make
 from edgebed.site.nodes import issue
 from edgebed.site.settings import Site, load, text
+from tests import paho_client
 from tests.polling import wait_until
 from wire.clock import Clock
 from wire.errors import Unreachable
@@ -157,8 +158,7 @@ class Client:
 
     def close(self) -> None:
         """Disconnect."""
-        self._paho.disconnect()
-        self._paho.loop_stop()
+        paho_client.end(self._paho)
         del self._paho  # it closes a pair of sockets of its own then
 
     def cut(self) -> None:

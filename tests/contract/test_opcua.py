@@ -43,7 +43,7 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def options(port: int, **more: object) -> OpcUaOptions:
-    quick: dict[str, object] = {"profile": "opc40010", "data_age_s": 3.0, "timeout_s": 5.0}
+    quick: dict[str, object] = {"profile": "opc40010", "data_age_s": 3.0, "timeout_s": 10.0}
     return OpcUaOptions(url=f"opc.tcp://127.0.0.1:{port}/x", **(quick | more))  # type: ignore[arg-type]
 
 

@@ -25,6 +25,7 @@ from adapters.set_point import SetPoint
 from edgebed.broker import BrokerProcess
 from simulators.devices.modbus.device import ParticulateSensor
 from simulators.devices.modbus.server import LineKind
+from tests import paho_client
 from tests.contract.modbus_bus import Bus, Request
 from tests.polling import until
 from wire.clock import Clock
@@ -199,8 +200,7 @@ class Listener:
         self.client.loop_start()
 
     def close(self) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
+        paho_client.end(self.client)
 
 
 @pytest.fixture

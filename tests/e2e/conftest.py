@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import Child, edgebed_command
+from tests import paho_client
 from wire.codec import encode
 from wire.custody import digest, signed_form
 from wire.messages import (
@@ -168,8 +169,7 @@ class Feeder:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join()
-        self._client.disconnect()
-        self._client.loop_stop()
+        paho_client.end(self._client)
 
     def cut_arm(self) -> None:
         with self._lock:

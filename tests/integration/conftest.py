@@ -19,6 +19,7 @@ from agent.outbox import Message, Outbox, OutboxSettings, keep_committing
 from agent.uplink.uplink import NodeHooks, NodeIdentity, Uplink, UplinkSettings
 from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import Child, edgebed_command
+from tests import paho_client
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.messages import AgentInfo, Batch, Birth, ClockState, Status
@@ -135,5 +136,4 @@ def publisher(broker: BrokerProcess) -> Iterator[mqtt.Client]:
     client.connect("127.0.0.1", broker.port)
     client.loop_start()
     yield client
-    client.disconnect()
-    client.loop_stop()
+    paho_client.end(client)

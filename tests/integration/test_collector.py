@@ -28,6 +28,7 @@ from collector.store.sqlite_source import SqliteSource
 from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import Child, edgebed_command
 from simulators.faults import FaultProxy
+from tests import paho_client
 from tests.brokers import LONG_TEST_KINDS
 from tests.polling import until, wait_until
 from wire.broker import Broker
@@ -73,8 +74,7 @@ class Sender:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.client.disconnect()
-        self.client.loop_stop()
+        paho_client.end(self.client)
 
     def _on_message(self, _client: Any, _user: Any, message: mqtt.MQTTMessage) -> None:
         ack = decode(message.payload, Ack)

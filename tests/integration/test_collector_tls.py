@@ -23,6 +23,7 @@ from collector.mqtt.received import Receiver
 from collector.store.store import SqliteStore
 from collector.web.event_stream import Hub
 from edgebed.broker import free_port, is_listening
+from tests import paho_client
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import decode, encode
@@ -128,8 +129,7 @@ def test_the_shipped_broker_configuration_carries_a_site(
             node.publish(NODE.topic("data", "camera", "frames"), encode(body), 1)
         assert done.wait(30), "the node's messages are acknowledged"
     finally:
-        node.disconnect()
-        node.loop_stop()
+        paho_client.end(node)
         link.hold()
         ingest.stop()
         link.stop()

@@ -20,6 +20,7 @@ from edgebed.broker import Kind, find
 from edgebed.drill.clock import step
 from edgebed.drill.installation import BOXES, TENANT, DrillInstallation
 from edgebed.processes import edgebed_command
+from tests import paho_client
 from tests.brokers import LONG_TEST_KINDS
 from wire.clock import Clock
 from wire.custody import key_id
@@ -183,8 +184,7 @@ async def test_a_forger_on_the_broker_is_refused(bench: DrillInstallation) -> No
             info = client.publish(f"tb1/{node}/event/_/custody", json.dumps(body), qos=1)
             await asyncio.to_thread(info.wait_for_publish, 60)
     finally:
-        client.disconnect()
-        client.loop_stop()
+        paho_client.end(client)
 
     async def refused() -> bool:
         return (await bench.installation.api(f"/api/v1/nodes/{NODE}/devices/_/events?type=custody"))[

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from agent.inference.signing import signature
 from edgebed.broker import BrokerProcess
+from tests import paho_client
 from tests.polling import wait_until
 from tests.running_agent import GUARD_S, RunningAgent, Subscriber
 from tests.unit.agent.conftest import Packages
@@ -175,5 +176,4 @@ def test_hostile_packages_are_refused_while_telemetry_flows(tmp_path: Path, brok
     values = page.values("data/arm/rows")
     assert values == list(range(int(values[0]), int(values[0]) + len(values))), "no row is lost"
     assert agent.child.stop() == 0
-    page.client.disconnect()
-    page.client.loop_stop()
+    paho_client.end(page.client)

@@ -32,6 +32,7 @@ from collector.store.store import SqliteStore
 from edgebed.broker import BrokerProcess
 from edgebed.drill.check import kept
 from edgebed.processes import Child, edgebed_command
+from tests import paho_client
 from tests.polling import wait_until
 from wire.clock import NS_PER_MS, Clock
 from wire.codec import encode
@@ -409,8 +410,7 @@ class Answers:
         return state
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        paho_client.end(self._client)
 
 
 def test_agents_and_collector_go_on_where_they_stopped(site: Path, tmp_path: Path) -> None:

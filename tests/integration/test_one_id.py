@@ -18,6 +18,7 @@ from collector.config import CollectorConfig, Http
 from collector.mqtt import connection, link, rival
 from edgebed.broker import BrokerProcess
 from edgebed.processes import Child, edgebed_command
+from tests import paho_client
 from tests.brokers import LONG_TEST_KINDS
 from tests.polling import until, wait_until
 from wire.broker import Broker
@@ -114,8 +115,7 @@ class Stranger:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._probing.join()
-        self.client.disconnect()
-        self.client.loop_stop()
+        paho_client.end(self.client)
 
     def _probe(self) -> None:
         while not self._stop.wait(0.3):

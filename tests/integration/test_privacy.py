@@ -28,6 +28,7 @@ from edgebed.broker import Kind, find, free_port
 from edgebed.installation import AgentSetup, Installation
 from simulators.devices.hl7.device import BedsideMonitor
 from simulators.devices.hl7.messages import Envelope, PatientIdentity, vitals_message
+from tests import paho_client
 from wire.clock import NS_PER_S, Clock
 from wire.errors import Unreachable
 
@@ -65,8 +66,7 @@ class Tap:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        paho_client.end(self._client)
 
 
 @pytest.fixture
