@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 @click.option(
     "--store",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
     help="Folder of the store; a collector may write to it meanwhile.",
 )
+@click.option("--url", help="Refused: an export is made on the machine of the store, with --store.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The new folder to write.")
 @click.option("--license", "licence", default="", help="SPDX id or URL; by default none is granted.")
 @click.option("--creator", default="", help="Who made the data; by default the owner of the plan.")
@@ -43,7 +43,14 @@ if TYPE_CHECKING:
     type=click.DateTime(["%Y-%m-%d"]),
     help="Date in the metadata, YYYY-MM-DD; by default the UTC day of now.",
 )
-def export(files: tuple[Path, ...], store: Path, out: Path, published: datetime | None, **about: str) -> None:
+def export(
+    files: tuple[Path, ...],
+    store: Path | None,
+    url: str | None,
+    out: Path,
+    published: datetime | None,
+    **about: str,
+) -> None:
     """Write the data of a pilot for others: rows, events, periods and KPIs as Parquet, with Croissant.
 
     FILE is a frozen plan; name every version of it to have them all in the export. The folder is there when
@@ -59,6 +66,14 @@ def export(files: tuple[Path, ...], store: Path, out: Path, published: datetime 
     from edgebed.saved_ledger import saved_ledger
     from wire.clock import Clock
 
+    if url is not None:
+        raise click.UsageError(
+            "a collector gives no export over HTTP: it may have hundreds of millions of rows. Run this on "
+            "the machine of the store, with --store, or restore a backup of it here. A report over HTTP is "
+            "there: `edgebed pilot report FILE --url URL`"
+        )
+    if store is None:
+        raise click.UsageError("name --store, the folder of the store")
     plans = _plans(files)
     now_ms = Clock().now_ms()
     day = published or datetime.fromtimestamp(now_ms / 1000, UTC)

@@ -114,6 +114,16 @@ def test_a_plan_of_the_other_form_is_named_with_what_to_do(folder: Path) -> None
         assert "not a signed plan, as `edgebed pilot freeze` writes it" in str(run(*words).exception), words
 
 
+def test_an_export_is_made_where_the_store_is(folder: Path) -> None:
+    run("freeze", folder / "pilot.yaml", "--key", folder / "acme.key")
+    export = ("export", folder / "pilot.plan.json", "--out", folder / "out")
+    remote = run(*export, "--url", "http://127.0.0.1:9")
+    assert (remote.exit_code, (folder / "out").exists()) == (2, False)
+    assert "no export over HTTP" in remote.output
+    assert "edgebed pilot report FILE" in remote.output
+    assert "name --store" in run(*export).output
+
+
 def test_check_prints_doubts_and_lists_mistakes(folder: Path) -> None:
     plan = folder / "pilot.yaml"
     plan.write_text(changed(("washout_s: 60, carry", "washout_s: 30, carry")))
