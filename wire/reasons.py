@@ -106,6 +106,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "rollout-failed": ("node",),
     "rollout-not-undone": ("node",),
     "rollout-other": ("digest",),
+    "rollout-restored": (),
     "rollout-timeout": ("seconds",),
     "rollout-not-able": (),
     # a node without the evidence to promote its second model

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from functools import partial
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from collector.fleet.commands import CommandDispatch, NotQueued
 from collector.fleet.fleet import Fleet
-from collector.rollout.engine import Report, Request, Rollout, step
+from collector.rollout.engine import Report, Request, Rollout, restored, step
 from collector.rollout.records import RolloutRecords
 from collector.state.audit import AuditEntry
 from collector.state.commands import CommandRecord, CommandRecords, TooManyCommands
@@ -55,11 +56,13 @@ class Rollouts:
         self._fleet = fleet
         self._clock = clock
         self._turn = threading.Lock()
+        self._is_compared = False
 
     def step(self) -> None:
         """Take every open rollout one step on."""
         with self._turn:
             try:
+                self._compare()
                 for rollout in self.records.open():
                     self._step(rollout)
             except EdgebedError as error:  # the collector reports a state.db that cannot be used
@@ -125,6 +128,16 @@ class Rollouts:
         answer = record.answer or {}
         why = Reason(answer.get("err", ""), answer.get("err_code", ""), answer.get("args", {}))
         return found(answer="lost" if why.code in _LOST else "refused", why=why)
+
+    def _compare(self) -> None:
+        """Hold what an older copy of `state.db` has: its nodes have gone on since."""
+        if self._is_compared:
+            return
+        for rollout in self.records.open() if self.records.is_behind() else ():
+            after = restored(rollout, self._clock.now_ms())
+            log.error("rollout %s: %s", rollout.id, after.why)
+            self.records.save(after, self._entry(replace(rollout, state="done"), after))
+        self._is_compared = True
 
     def _wanted(
         self, rollout: Rollout, node: str, identity: str, is_offer: bool = True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,11 +12,9 @@ from msgspec.structs import replace
 
 from wire.messages import ModelSlot
 from wire.model_offer import MAX_ATTEMPT, OFFER, UNDO, Confirm
-from wire.printable import printable
 from wire.reasons import NO_REASON, Args, Reason, because
 
 AGAIN_MS = 30_000  # before a command whose answer never came is requested once more
-MAX_STAGES = 100
 _MOST_WHY, _MOST_ARGS = 500, 1_000  # characters and bytes of a reason that is kept
 
 DeviceState = Literal["waiting", "offered", "confirmed", "failed", "undoing", "undone"]
@@ -64,6 +60,7 @@ class Rollout(Struct, frozen=True, kw_only=True):
     why: str = ""
     code: str = ""
     args: Args = {}
+    is_restored: bool = False  # it is of an older copy: its nodes are looked at, and no command is requested
     devices: dict[str, Device]
 
     @property
@@ -128,6 +125,12 @@ def step(
     """
     if not rollout.is_open:
         return rollout, []
+    if rollout.is_restored:
+        seen = {
+            node: _seen(rollout, device, reports.get(node, Report()), now)
+            for node, device in rollout.devices.items()
+        }
+        return replace(rollout, devices=seen), []
     devices = {
         node: _judged(rollout, device, reports.get(node, Report()), now, new_id)
         for node, device in rollout.devices.items()
@@ -143,6 +146,14 @@ def step(
     return after, list(_requests(after, reports))
 
 
+def restored(rollout: Rollout, now: int) -> Rollout:
+    """Pause what an older copy of `state.db` has, whatever it did: an operator compares it with its nodes."""
+    text = (
+        "its state comes from an older copy: see `edgebed rollout evidence`, then resume, abort or rollback"
+    )
+    return _in(replace(rollout, is_restored=True), "paused", now, because(text, "rollout-restored"))
+
+
 def pause(rollout: Rollout, by: str, now: int) -> Rollout:
     """Offer it to no more nodes for now. Raises NotNow."""
     _require(rollout, "running")
@@ -156,7 +167,7 @@ def resume(rollout: Rollout, now: int) -> Rollout:
         node: Device(attempt=device.attempt) if device.state == "failed" else device
         for node, device in rollout.devices.items()
     }
-    return _in(replace(rollout, devices=again), "running", now, NO_REASON)
+    return _in(replace(rollout, devices=again, is_restored=False), "running", now, NO_REASON)
 
 
 def abort(rollout: Rollout, by: str, now: int, new_id: Callable[[], str]) -> Rollout:
@@ -191,7 +202,7 @@ def _undone(
         else device
         for node, device in rollout.devices.items()
     }
-    return replace(rollout, devices=devices)
+    return replace(rollout, devices=devices, is_restored=False)
 
 
 # -- one node ----------------------------------------------------------------------------------------------
@@ -212,6 +223,24 @@ def _judged(rollout: Rollout, device: Device, report: Report, now: int, new_id: 
     if slot is not None and slot.offered == rollout.digest and slot.state == "rolled-back":
         return _ended(device, "failed", report, now, Reason(slot.why, slot.code, slot.args))
     return device
+
+
+def _seen(rollout: Rollout, device: Device, report: Report, now: int) -> Device:
+    """A node of an older copy, as the node itself reports the version now."""
+    slot = report.slot
+    if not report.online or slot is None:
+        return device
+    if _has(rollout, slot):
+        state: DeviceState = "confirmed" if _runs(rollout, slot) else "offered"
+        fresh = Device(attempt=slot.attempt, command=device.command, asked=now)
+        return device if device.state == state else _ended(fresh, state, report, now)
+    if device.state in ("failed", "undone", "undoing"):
+        return _ended(device, "undone", report, now) if device.state == "undoing" else device
+    if slot.offered == rollout.digest:
+        return _ended(device, "failed", report, now, Reason(slot.why, slot.code, slot.args))
+    if device.state == "confirmed":
+        return _ended(device, "failed", report, now, _other(slot))
+    return Device(attempt=device.attempt)
 
 
 def _offered(rollout: Rollout, device: Device, report: Report, now: int, new_id: Callable[[], str]) -> Device:
@@ -239,8 +268,7 @@ def _failure(rollout: Rollout, device: Device, report: Report, now: int) -> Reas
     if report.answer == "refused" and not is_ours and why.code not in (_REPEATED, "slot-busy"):
         return why
     if report.answer == "done" and slot is not None and _is_other(rollout, device, slot):
-        text = f"another version, {slot.offered[:12]}, was offered to it meanwhile, not by this rollout"
-        return because(text, "rollout-other", digest=slot.offered[:12])
+        return _other(slot)
     if now - device.since < rollout.timeout_ms:
         return None
     seconds = rollout.timeout_ms // 1000
@@ -256,6 +284,12 @@ def _is_other(rollout: Rollout, device: Device, slot: ModelSlot) -> bool:
     if device.before is None or slot.offered in ("", rollout.digest):
         return False
     return _mark(slot) != device.before
+
+
+def _other(slot: ModelSlot) -> Reason:
+    which = slot.offered[:12] or "that of its config"
+    text = f"another version, {which}, was offered to it meanwhile, not by this rollout"
+    return because(text, "rollout-other", digest=which)
 
 
 def _mark(slot: ModelSlot | None) -> str:
@@ -370,44 +404,3 @@ def _requests(rollout: Rollout, reports: Mapping[str, Report]) -> Iterator[Reque
 _REPEATED = "slot-offer-repeated"  # the attempt was used by a rollout of a state.db that is lost
 # a node that did not confirm in time may still do so: it has the offer
 _TOO_LATE = ("failed", "rollout-timeout")
-_STAGE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *(%?)")
-
-
-def read_stages(text: str, nodes: int) -> list[int]:
-    """The numbers of nodes of `1,25%,100%`; the last one is always all.
-
-    Raises:
-        ValueError: it is something else; its text names the stage.
-    """
-    found: list[int] = []
-    newest = {"": 0.0, "%": 0.0}
-    parts = text.split(",")
-    if len(parts) > MAX_STAGES:
-        raise ValueError(f"there are {len(parts)} stages, and {MAX_STAGES} are allowed")
-    for number, part in enumerate(parts, 1):
-        share, unit = _stage(part.strip(), number)
-        if share < newest[unit]:
-            shown = printable(part.strip(), 40)
-            raise ValueError(f"stage {number}, {shown!r}, is smaller than one before it: let the stages grow")
-        newest[unit] = share
-        count = min(nodes, math.ceil(nodes * share / 100) if unit else int(share))
-        if count > (found[-1] if found else 0):
-            found.append(count)
-    return found if found and found[-1] == nodes else [*found, nodes]
-
-
-def _stage(word: str, number: int) -> tuple[float, str]:
-    """The number of a stage, and "%" where it is a share."""
-    found, at = _STAGE.fullmatch(word), f"stage {number}, {printable(word, 40)!r},"
-    if not word:
-        raise ValueError(f"stage {number} is empty: write a number of nodes or a share between the commas")
-    if found is None:
-        raise ValueError(f"{at} is not a number of nodes such as 10 or a share such as 25%")
-    if found[2]:
-        if not 0 < float(found[1]) <= 100:
-            raise ValueError(f"{at} is not above 0% and up to 100%")
-    elif "." in found[1]:
-        raise ValueError(f"{at} is not a whole number of nodes: write a share as 25%")
-    elif not 1 <= int(found[1]) <= 10**6:
-        raise ValueError(f"{at} is not from 1 to 1,000,000 nodes")
-    return float(found[1]), found[2]

@@ -6,6 +6,7 @@ import msgspec
 from msgspec.structs import replace
 
 from collector.rollout.engine import Rollout
+from collector.rollout.restored import KeptCount
 from collector.state.audit import AuditEntry, write
 from collector.state.state_file import Db, StateDamaged, StateFile
 from wire.errors import EdgebedError
@@ -23,6 +24,12 @@ class RolloutRecords:
 
     def __init__(self, state: StateFile) -> None:
         self._state = state
+        self._count = KeptCount(state.path.parent)
+
+    def is_behind(self) -> bool:
+        """Whether the `state.db` is older than what the rollouts have done since."""
+        with self._state.transaction(writes=False) as db:
+            return self._count.is_behind(db)
 
     def add(self, rollout: Rollout, entry: AuditEntry) -> Rollout:
         """Keep a new rollout with the entry of the audit; returns it with its number.
@@ -45,7 +52,9 @@ class RolloutRecords:
                 (rollout.tenant, rollout.tenant, MAX_KEPT),
             )
             write(db, entry)
-            return replace(rollout, n=at or 0)
+            number = self._count.next(db)
+        self._count.note(number)
+        return replace(rollout, n=at or 0)
 
     def save(self, rollout: Rollout, entry: AuditEntry | None = None) -> None:
         """Keep the new state of a rollout, with an entry of the audit.
@@ -64,6 +73,8 @@ class RolloutRecords:
             )
             if entry is not None:
                 write(db, entry)
+            number = self._count.next(db)
+        self._count.note(number)
 
     def get(self, tenant: str, identity: str) -> Rollout | None:
         """One rollout of a tenant."""

@@ -28,6 +28,7 @@ from collector.rollout.gates import slot_of, stage_gates
 from collector.rollout.packages import Kept, Packages
 from collector.rollout.promotion import Least, lack
 from collector.rollout.records import MAX_KEPT, SlotBusy
+from collector.rollout.stages import read_stages
 from collector.state.audit import Audit, AuditEntry
 from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
@@ -162,7 +163,7 @@ class RolloutRoutes:
         """Keep a new rollout; what is shown of it."""
         user = user_of(request)
         try:
-            stages = engine.read_stages(body.stages, len(names))
+            stages = read_stages(body.stages, len(names))
         except ValueError as error:
             raise HTTPException(400, f"{error}; stages are such as 1,25%,100%") from error
         now = self._clock.now_ms()

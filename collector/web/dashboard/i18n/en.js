@@ -766,6 +766,7 @@ export default {
   "reason.rollout-failed": "It failed on {node}",
   "reason.rollout-not-undone": "{node} keeps the version",
   "reason.rollout-other": "Another version, {digest}, was offered to it meanwhile",
+  "reason.rollout-restored": "Its state comes from an older copy: compare its nodes, then resume, abort or roll back",
   "reason.rollout-timeout": "Not confirmed within {seconds}",
   "reason.rollout-not-able": "The agent takes no offers: upgrade it",
   "reason.promote-offline": "It is offline: what it reported may be old",

@@ -766,6 +766,7 @@ export default {
   "reason.rollout-failed": "{node}에서 실패했습니다.",
   "reason.rollout-not-undone": "{node}에 이 버전이 남아 있습니다.",
   "reason.rollout-other": "그사이 다른 버전({digest})이 제안되었습니다.",
+  "reason.rollout-restored": "이전 사본의 상태입니다. 노드를 비교한 뒤 재개하거나 중단하거나 되돌리세요.",
   "reason.rollout-timeout": "{seconds} 안에 확정되지 않았습니다.",
   "reason.rollout-not-able": "에이전트가 제안을 받지 않습니다. 새 버전으로 올리세요.",
   "reason.promote-offline": "오프라인이라 보고한 내용이 오래되었을 수 있습니다.",
