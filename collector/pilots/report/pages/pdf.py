@@ -1,4 +1,4 @@
-"""A page as PDF, made by WeasyPrint in a process of its own with limits (docs/decisions/0057)."""
+"""A page as PDF, made by WeasyPrint in a process of its own with limits (docs/decisions/0058)."""
 
 from __future__ import annotations
 

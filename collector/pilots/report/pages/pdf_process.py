@@ -49,7 +49,8 @@ def render(html: str) -> bytes:
         def fetch(self, url: str, headers: object = None) -> NoReturn:  # noqa: ARG002
             raise ValueError(f"a page must not refer to {url[:100]!r}")
 
-    return bytes(HTML(string=html, url_fetcher=Nothing(fail_on_errors=True)).write_pdf())
+    # tags say to a screen reader what a heading, a table and a chart is
+    return bytes(HTML(string=html, url_fetcher=Nothing(fail_on_errors=True)).write_pdf(pdf_tags=True))
 
 
 def has_korean_font() -> bool:

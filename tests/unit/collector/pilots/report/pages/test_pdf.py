@@ -36,6 +36,22 @@ def test_the_pdf_has_the_text_of_the_page_in_both_languages_of_the_plan() -> Non
     assert {(round(width), round(height)) for width, height in sizes} == {(595, 842)}  # A4
 
 
+def test_a_screen_reader_is_told_what_headings_tables_and_charts_are() -> None:
+    made = pypdf.PdfReader(io.BytesIO(pdf.pdf(page(reports.before_after_report(), "ko"))))
+    root, found = made.trailer["/Root"], set()
+    waiting = [root["/StructTreeRoot"]]
+    while waiting:
+        each = waiting.pop().get_object()
+        if isinstance(each, list):
+            waiting += each
+        elif isinstance(each, dict):
+            found.add((each.get("/S"), each.get("/Alt")))
+            waiting += [each["/K"]] if "/K" in each else []
+    assert root["/Lang"] == "ko"
+    assert {kind for kind, _ in found} >= {"/H1", "/H2", "/Table", "/TH", "/TD"}
+    assert ("/Figure", "불량: 구간별 값의 추이") in found
+
+
 def test_a_page_that_refers_to_something_is_refused(tmp_path: Path) -> None:
     secret = tmp_path / "secret.svg"
     secret.write_text("<svg xmlns='http://www.w3.org/2000/svg'><text>secret</text></svg>")
