@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from collector.store.source import Source
+from wire.printable import counted
 from wire.ranges import Ranges
 
 Key = tuple[str, str]
@@ -36,6 +37,9 @@ def differences(
             ranges.add(seq)
         rows[key] = rows.get(key, 0) + count
     yield from (f"day file {name} is damaged and was not counted" for name in sorted(source.damaged))
+    for name, count in sorted(source.changed.items()):
+        if count:
+            yield f"day file {name}: {counted(count, 'event')} changed after being stored"
     for key in sorted(entries.keys() | found.keys()):
         yield from _compare(key, entries.get(key), found.get(key, Ranges()), rows.get(key, 0))
         for seq in twice.get(key, [])[:SHOWN]:

@@ -21,19 +21,21 @@ from collector.store.day_schema import (
     SPARSE,
     SQL_ERRORS,
     STATED,
-    TABLES,
     UNREADABLE,
+    WITH_SEALS,
     Damaged,
     Displaced,
     Full,
     StoreBusy,
     check,
     identity,
+    make_tables,
     read_saved,
     translate,
     version,
 )
-from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Group, Quarantined, Saved
+from collector.store.event_seal import COLUMNS, SEALED, seal
+from collector.store.group import HEAD_BYTES, TOPIC_CHARS, EventRow, Group, Quarantined, Saved
 from collector.store.landed import AT_ONCE, BODY_BYTES, RAW, UNDECODABLE, Landed, decoded, joined
 from collector.store.marks import Account, encoded
 from collector.store.removed import Pruned
@@ -60,6 +62,8 @@ _ADD_HOUR = """
 INSERT INTO hour VALUES (?,?,?,?,?,?) ON CONFLICT(stream, hour) DO UPDATE SET
     messages = messages + excluded.messages, rows = rows + excluded.rows,
     bytes = bytes + excluded.bytes, late = late + excluded.late"""
+_ADD_EVENT = f"INSERT INTO event({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608 - constants
+_ADD_SEALED_EVENT = f"INSERT INTO event({SEALED}) VALUES (?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
 _ADD_TOTAL = "INSERT INTO total VALUES (?,?) ON CONFLICT(key) DO UPDATE SET n = n + excluded.n"
 _Rows = Mapping[int, Sequence[ChunkRows]]  # by stream
 
@@ -67,8 +71,16 @@ _Rows = Mapping[int, Sequence[ChunkRows]]  # by stream
 class DayFile:
     """The file being written, for one thread; an absent file is created with `saved` in it."""
 
-    def __init__(self, path: Path, saved: Saved | None = None, sizes: Counter[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        saved: Saved | None = None,
+        sizes: Counter[str] | None = None,
+        *,
+        schema: int = SCHEMA,
+    ) -> None:
         self.path = path
+        self._schema = schema  # of a new file
         self._streams: dict[tuple[str, str, str], int] = {}
         self._fields: dict[str, int] = {}
         self._added: list[tuple[dict[Any, int], Any]] = []  # names in this transaction
@@ -95,6 +107,7 @@ class DayFile:
             db.execute("PRAGMA journal_size_limit = 33554432")
             if version(db) == 0:
                 self._create(db, saved or Saved())
+            self._schema = version(db)
             self._load_names(db)
             self._load_landed(db)
         except SQL_ERRORS as error:
@@ -110,13 +123,12 @@ class DayFile:
     def _create(self, db: sqlite3.Connection, saved: Saved) -> None:
         """Write schema and saved state in one transaction: a file is either complete or has version 0."""
         db.execute("BEGIN IMMEDIATE")
-        for statement in TABLES.split(";"):
-            db.execute(statement)
+        make_tables(db, self._schema)
         _write_marks(db, saved.marks)
         db.executemany("INSERT INTO state VALUES (?,?)", saved.states.items())
         db.execute(_ADD_TOTAL, ("quarantined", saved.quarantined))
         db.execute(f"PRAGMA application_id = {APPLICATION}")
-        db.execute(f"PRAGMA user_version = {SCHEMA}")
+        db.execute(f"PRAGMA user_version = {self._schema}")
         db.execute("COMMIT")
 
     def _load_names(self, db: sqlite3.Connection) -> None:
@@ -219,10 +231,7 @@ class DayFile:
 
     def _write(self, group: Group, kept: Iterable[Quarantined]) -> None:
         db = self._db
-        db.executemany(
-            "INSERT INTO event(node, device, type, sev, ts, recv, ep, seq, body) VALUES (?,?,?,?,?,?,?,?,?)",
-            [(e.node, e.device, e.type, e.sev, e.ts, e.recv, e.ep, e.seq, e.body) for e in group.events],
-        )
+        self._write_events(group.events)
         if group.quarantine:
             self._write_quarantine(group, kept)
         _write_marks(db, group.marks)
@@ -233,6 +242,14 @@ class DayFile:
         db.executemany(
             "DELETE FROM state WHERE key = ?", [(key,) for key, body in states.items() if not body]
         )
+
+    def _write_events(self, events: Iterable[EventRow]) -> None:
+        rows: list[tuple[object, ...]] = []
+        has_seals = self._schema >= WITH_SEALS
+        for e in events:
+            columns = (e.node, e.device, e.type, e.sev, e.ts, e.recv, e.ep, e.seq, e.body)
+            rows.append((*columns, seal(columns) if e.seal is None else e.seal) if has_seals else columns)
+        self._db.executemany(_ADD_SEALED_EVENT if has_seals else _ADD_EVENT, rows)
 
     def _sorted(self, several: Iterable[ChunkRows]) -> tuple[_Rows, _Rows]:
         """Rows by stream: those that land, and those that are packed at once."""

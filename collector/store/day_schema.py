@@ -8,12 +8,14 @@ from pathlib import Path
 
 import msgspec
 
+from collector.store.event_seal import COLUMNS, SEALED
 from collector.store.group import Saved
 from collector.store.marks import read_account
 from wire.errors import EdgebedError, TryAgain
 
-SCHEMA = 2
+SCHEMA = 3
 WITH_RAW = 2  # the first schema with the table `raw`
+WITH_SEALS = 3  # the first schema whose events have a seal
 APPLICATION = 0x65646264  # "edbd" in the file header: edgebed made this file
 UNREADABLE, HOLE = "unreadable", "hole/"  # keys in `total` of a rescued file
 STATED = "pruned/"  # begins the keys in `state` under which a file states what retention removed from it
@@ -60,6 +62,9 @@ CREATE TABLE raw(
     rows INTEGER NOT NULL, recv_ms INTEGER NOT NULL, late INTEGER NOT NULL, skew INTEGER, err INTEGER,
     body BLOB NOT NULL);
 CREATE INDEX raw_by_stream ON raw(stream)"""
+_SEALS = """;
+ALTER TABLE event ADD COLUMN seal BLOB;
+CREATE INDEX event_by_seal ON event(seal)"""
 
 # messages of each node: data that are packed, events, data that landed
 _COUNT_HOUR = (
@@ -184,7 +189,7 @@ def schema_of(path: Path) -> int:
 
 
 def end(path: Path) -> Saved:
-    """What the next file starts with, of a file of an earlier schema, which stays as it is.
+    """What the next file starts with, of a file of an earlier schema, to which nothing more is added.
 
     Raises:
         Damaged, StoreError: it cannot be used.
@@ -199,6 +204,17 @@ def end(path: Path) -> Saved:
         raise translate(error, path) from error
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise Damaged(f"{path.name}: {error}") from error
+
+
+def make_tables(db: sqlite3.Connection, schema: int = SCHEMA) -> None:
+    """Make the tables of a new file; one that is written again keeps its schema, at least `WITH_RAW`."""
+    for statement in (TABLES + (_SEALS if schema >= WITH_SEALS else "")).split(";"):
+        db.execute(statement)
+
+
+def event_columns(schema: int) -> str:
+    """The columns of an event, with its seal where files of this schema have one."""
+    return SEALED if schema >= WITH_SEALS else COLUMNS
 
 
 def version(db: sqlite3.Connection) -> int:
@@ -239,13 +255,15 @@ def messages_in(db: sqlite3.Connection) -> dict[str, int]:
 
 def translate(error: Exception, path: Path) -> EdgebedError:
     """The edgebed error for an SQLite error."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    extended = getattr(error, "sqlite_errorcode", 0)
+    code = extended & 0xFF
     not_text = isinstance(error, UnicodeDecodeError) or (
         not code and isinstance(error, sqlite3.OperationalError)
     )
     if code in _OF_THE_FILE or not_text:
         return Damaged(f"{path.name}: {error}")
-    if code == sqlite3.SQLITE_FULL:
+    # the second: there is no room for the file that readers share
+    if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:
         return StoreBusy(f"the disk of {path} is full")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusy(f"{path} is locked by another program")

@@ -15,7 +15,10 @@ TOPIC_CHARS = 256
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """An event for the store; `body` is its JSON without the fields that have columns."""
+    """An event for the store; `body` is its JSON without the fields that have columns.
+
+    An event that was stored before brings its seal, also a wrong one.
+    """
 
     node: str
     device: str
@@ -26,6 +29,7 @@ class EventRow:
     ep: str
     seq: int
     body: bytes
+    seal: bytes | None = None
 
 
 class Quarantined(Struct, frozen=True):

@@ -11,6 +11,8 @@ import numpy as np
 from msgspec import Raw, Struct
 
 from collector.store.chunk import Unpacked, read_chunk
+from collector.store.day_schema import WITH_RAW, event_columns, version
+from collector.store.event_seal import is_changed
 from collector.store.landed import RAW, UNDECODABLE, decoded
 from wire.codec import plain, seal, unsealed
 from wire.messages import Batch
@@ -27,7 +29,7 @@ _PACKED = (
     "SELECT device, name, ep, NULL, rows, recv_ms, late, 0, 0, body"  # noqa: S608
     f" FROM chunk JOIN stream ON stream.id = chunk.stream WHERE {_PLACE} AND seq_b >= ?3 AND seq_a <= ?4"
 )
-_EVENTS = f"SELECT device, type, sev, ts, recv, seq, body FROM event WHERE {_PLACE} AND seq BETWEEN ?3 AND ?4"  # noqa: S608
+_EVENTS = f"SELECT %s FROM event WHERE {_PLACE} AND seq BETWEEN ?3 AND ?4"  # noqa: S608
 
 
 class StoredMessage(NamedTuple):
@@ -64,14 +66,18 @@ class MessageSource(Protocol):
 
 
 def messages_of(
-    db: sqlite3.Connection, span: Span, *, has_landed: bool, damaged: Callable[[Exception], object]
+    db: sqlite3.Connection, span: Span, *, damaged: Callable[[Exception], object]
 ) -> Iterator[StoredMessage]:
     """The messages of a span in a day file, in any order; `damaged` gets why one of its rows gives nothing.
+
+    An event that was changed after it was stored is left out: it is not what its node sent.
 
     Raises:
         sqlite3.Error: the file is damaged.
     """
-    for query, read in (((_LANDED if has_landed else "") + _PACKED, _data), (_EVENTS, _event)):
+    schema = version(db)
+    packed = (_LANDED if schema >= WITH_RAW else "") + _PACKED
+    for query, read in ((packed, _data), (_EVENTS % event_columns(schema), _event)):
         for row in db.execute(query, span):
             try:
                 found = read(row, span)
@@ -115,7 +121,9 @@ def message_lines(source: MessageSource, span: Span) -> bytes:
 
 
 def _event(row: Sequence[Any], span: Span) -> list[StoredMessage]:
-    device, kind, sev, ts, recv_ms, seq, body = row
+    if is_changed(row):
+        return []
+    _, device, kind, sev, ts, recv_ms, _, seq, body, *_ = row
     fields = msgspec.json.decode(body, type=dict[str, Any])
     event = {"v": 1, "ep": span.ep, "seq": seq, "ts": ts, "type": kind, "sev": sev, **fields}
     text = seal(msgspec.json.encode(event))

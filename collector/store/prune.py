@@ -21,15 +21,15 @@ from collector.store.day_file import ROLLUP_BYTES
 from collector.store.day_schema import (
     APPLICATION,
     PAGE_BYTES,
-    SCHEMA,
     SQL_ERRORS,
     STATED,
-    TABLES,
     WITH_RAW,
     Damaged,
     StoreBusy,
     connect,
+    event_columns,
     has_landed,
+    make_tables,
     messages_in,
     parts,
     remove,
@@ -228,6 +228,7 @@ class _Copying:
         self._gone = gone
         self._step = step
         self._written = 0
+        self._schema = WITH_RAW
 
     def run(self, day: str) -> None:
         db = self._db
@@ -236,9 +237,10 @@ class _Copying:
         db.execute("PRAGMA journal_mode = OFF")
         db.execute("PRAGMA synchronous = OFF")
         db.execute("PRAGMA cache_size = -16000")
-        for statement in TABLES.split(";"):
-            db.execute(statement)
         db.execute("ATTACH ? AS old", (f"{self._path.absolute().as_uri()}?mode=ro",))
+        # events without seals must not look like events whose seals were removed
+        self._schema = max(WITH_RAW, db.execute("PRAGMA old.user_version").fetchone()[0])
+        make_tables(db, self._schema)
         db.execute("PRAGMA temp_store = MEMORY")
         self._mark_leaving()
         pruned = numbered(day, self._numbers())
@@ -252,7 +254,7 @@ class _Copying:
             [(f"{STATED}{one.key}", msgspec.json.encode(one)) for one in stated],
         )
         db.execute(f"PRAGMA application_id = {APPLICATION}")
-        db.execute(f"PRAGMA user_version = {SCHEMA}")
+        db.execute(f"PRAGMA user_version = {self._schema}")
 
     def _mark_leaving(self) -> None:
         db = self._db
@@ -284,7 +286,8 @@ class _Copying:
         self._copy("stream", "*", "id NOT IN (SELECT id FROM gone_stream)")
         self._copy("field", "*", f"id IN (SELECT field FROM old.rollup WHERE {keeps})")  # noqa: S608
         self._copy("chunk", columns, keeps)
-        self._copy("event", "*", f"(type = '{CUSTODY}' OR node NOT IN (SELECT id FROM gone_node))")  # noqa: S608
+        stays = f"(type = '{CUSTODY}' OR node NOT IN (SELECT id FROM gone_node))"  # noqa: S608
+        self._copy("event", f"id, {event_columns(self._schema)}", stays)
         self._copy("quarantine", "*", "id NOT IN (SELECT id FROM gone_bad)")
         for (stream,) in self._db.execute("SELECT id FROM main.stream").fetchall():
             for table in ("rollup", "hour"):

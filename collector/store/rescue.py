@@ -9,9 +9,9 @@ import logging
 import math
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,14 @@ from collector.store.day_schema import (
     SPARSE,
     SQL_ERRORS,
     UNREADABLE,
+    WITH_RAW,
+    WITH_SEALS,
     Damaged,
+    event_columns,
     readable_text,
     remove,
     translate,
+    version,
 )
 from collector.store.group import EventRow, Group, Quarantined, Saved
 from collector.store.landed import RAW, UNDECODABLE, decoded, joined
@@ -49,9 +53,7 @@ _CHUNKS = (
 )
 _RAW = f"SELECT stream, {RAW} FROM raw NOT INDEXED WHERE id BETWEEN ? AND ?"  # noqa: S608 - constants
 _RAW_TYPES = [str, int, int, int, int, bytes]  # of ep, seq, rows, recv_ms, late and the body
-_EVENTS = (
-    "SELECT node, device, type, sev, ts, recv, ep, seq, body FROM event NOT INDEXED WHERE id BETWEEN ? AND ?"
-)
+_EVENTS = "SELECT %s FROM event NOT INDEXED WHERE id BETWEEN ? AND ?"
 _QUARANTINE = "SELECT recv, topic, why, size, head FROM quarantine WHERE id BETWEEN ? AND ?"
 
 
@@ -98,7 +100,7 @@ def rescue(damaged: Path, sound: Path, saved: Saved) -> Rescued | None:
                 _repair_schema(damaged, copy, work)
             try:
                 with closing(_opened(source)) as db:
-                    found = _copied(db, work, saved)
+                    found = _copied(db, work, saved, is_repaired=source is copy)
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 log.warning("%s: %s", source.name, error)
                 remove(work)
@@ -140,10 +142,13 @@ def _repair_schema(damaged: Path, copy: Path, work: Path) -> None:
         file.write(head)
 
 
-def _copied(db: sqlite3.Connection, work: Path, saved: Saved) -> Rescued:
-    found, out = Rescued(), DayFile(work, saved)
+def _copied(db: sqlite3.Connection, work: Path, saved: Saved, *, is_repaired: bool) -> Rescued:
+    events, schema = _events(db), max(WITH_RAW, version(db))
+    if is_repaired and not any(each.seal for each in events):
+        schema = WITH_RAW  # the first page is that of a new file, and the events are of an old one
+    found, out = Rescued(), DayFile(work, saved, schema=schema)
     try:
-        for group, chunks in _groups(db, found):
+        for group, chunks in _groups(db, found, events):
             out.write(group, chunks)
         if not found.rows:
             raise sqlite3.DatabaseError("it has no row that can be read")
@@ -168,7 +173,20 @@ def _expected(db: sqlite3.Connection) -> int:
     return 0
 
 
-def _groups(db: sqlite3.Connection, found: Rescued) -> Iterator[tuple[Group, list[Chunk]]]:
+def _events(db: sqlite3.Connection) -> list[EventRow]:
+    """The events that can be read, each with its seal as it is: a file that is written again makes none."""
+    schema, found = version(db), []
+    query = _EVENTS % event_columns(schema)
+    for row in readable(db, query, (), highest_id(db, "event")):
+        columns, stored = (row[:-1], row[-1]) if schema >= WITH_SEALS else (row, b"")
+        if _is_event(columns):
+            found.append(replace(EventRow(*columns), seal=stored if isinstance(stored, bytes) else b""))
+    return found
+
+
+def _groups(
+    db: sqlite3.Connection, found: Rescued, events: list[EventRow]
+) -> Iterator[tuple[Group, list[Chunk]]]:
     streams = {
         at: (node, device, name)
         for at, node, device, name in readable(
@@ -206,7 +224,6 @@ def _groups(db: sqlite3.Connection, found: Rescued) -> Iterator[tuple[Group, lis
     # an estimate, for a file whose own count is damaged
     found.unreadable += unreadable_chunks * found.rows // max(1, readable_chunks)
     yield Group(newest_ms), [*chunks, *_landed(db, streams, found)]
-    events = [EventRow(*row) for row in readable(db, _EVENTS, (), highest_id(db, "event")) if _is_event(row)]
     found.rows += len(events)
     bad = [
         Quarantined(*row)
@@ -285,7 +302,7 @@ def _listed(column: Any) -> list[Any]:
     return [None if isinstance(value, float) and math.isnan(value) else value for value in values]
 
 
-def _is_event(row: tuple[Any, ...]) -> bool:
+def _is_event(row: Sequence[Any]) -> bool:
     if list(map(type, row)) != [str, str, str, int, int, int, str, int, bytes]:
         return False
     try:

@@ -16,11 +16,13 @@ from collector.store.day_schema import (
     WITH_RAW,
     Damaged,
     connect,
+    event_columns,
     messages_in,
     read_saved,
     translate,
     version,
 )
+from collector.store.event_seal import is_changed
 from collector.store.landed import RAW, UNDECODABLE, decoded
 from collector.store.marks import Key
 from collector.store.snapshot import Step, Stopped
@@ -184,9 +186,13 @@ def _read_landed(db: sqlite3.Connection, content: Content, found: list[str], ste
 
 
 def _read_events(db: sqlite3.Connection, content: Content, found: list[str]) -> None:
-    for at, node, ep, seq, body in db.execute("SELECT id, node, ep, seq, body FROM event NOT INDEXED"):
+    query = f"SELECT id, {event_columns(version(db))} FROM event NOT INDEXED"  # noqa: S608 - constants
+    for at, *row in db.execute(query):
+        node, _, _, _, _, _, ep, seq, body, *_ = row
         content.store((node, ep), seq)
         content.events += 1
+        if is_changed(row):
+            found.append(f"event {at} was changed after being stored: it does not agree with its checksum")
         try:
             msgspec.json.decode(body, type=dict)
         except (msgspec.MsgspecError, RecursionError) as error:

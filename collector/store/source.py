@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,8 @@ Cursor = tuple[int, str, int]  # time in ms, then what the source itself gave
 
 ALL = 2**62  # a time or an id beyond all others
 EVENTS_A_PAGE = 1_000
+CHANGED = "changed"  # a key of an event that is not as it was stored
+MOST_CHANGED = 1_000  # changed events in an answer
 
 
 class TooSlow(TryAgain):
@@ -37,6 +40,16 @@ class Hole(NamedTuple):
     first_ms: int
     last_ms: int
     why: str
+
+
+class ChangedEvent(NamedTuple):
+    """An event that is not as it was stored: when it was or is at the place that was asked for, and where.
+
+    Without `times_ms` that is not known.
+    """
+
+    times_ms: tuple[int, ...]
+    where: str
 
 
 class StoredStream(NamedTuple):
@@ -71,6 +84,7 @@ class Source(Protocol):
     deadline: float  # time.monotonic() at which a question is cut off
     damaged: set[str]  # parts that gave nothing to the last question
     suspects: set[str]  # parts that gave less than they should; the owner may empty it
+    changed: Counter[str]  # events that are not as they were stored, by part; `all_chunks` counts them
 
     def rows_between(self, key: Key, start_us: int, end_us: int) -> float:
         """How many rows the chunks of a stream have that reach into a span; 0 when there are none."""
@@ -98,7 +112,17 @@ class Source(Protocol):
     def events(
         self, node: str, device: str, *, limit: int, before: Cursor, kind: str = ""
     ) -> list[tuple[str, dict[str, Any]]]:
-        """Events from before a cursor, the newest first, with the texts that `read_cursor` takes."""
+        """Events from before a cursor, the newest first, with the texts that `read_cursor` takes.
+
+        One that is not as it was stored has `CHANGED`; of parts without seals that is not known.
+        """
+        ...
+
+    def changed_events(self, place: Key, start_ms: int, end_ms: int) -> list[ChangedEvent]:
+        """The events that are not as they were stored, and were or are of a node, device and type in a span.
+
+        Those whose seal was removed are of all times.
+        """
         ...
 
     def event_counts(

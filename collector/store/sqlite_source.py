@@ -7,7 +7,7 @@ import logging
 import math
 import sqlite3
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -22,20 +22,35 @@ from collector.store.day_schema import (
     SPARSE,
     SQL_ERRORS,
     WITH_RAW,
+    WITH_SEALS,
     Damaged,
     connect,
+    event_columns,
     identity,
     messages_in,
     translate,
     version,
 )
+from collector.store.event_seal import SEALED, begins, is_changed, sealed_ms
 from collector.store.folder import aside, day_files
 from collector.store.group import Quarantined
 from collector.store.landed import RAW, UNDECODABLE, decoded, joined
 from collector.store.messages import Span, StoredMessage, messages_of
 from collector.store.rescue import Rescued, damage, highest_id, readable, unreadable
 from collector.store.series import Points
-from collector.store.source import ALL, Cursor, Hole, Key, StoredChunk, StoredNumbers, StoredStream, TooSlow
+from collector.store.source import (
+    ALL,
+    CHANGED,
+    MOST_CHANGED,
+    ChangedEvent,
+    Cursor,
+    Hole,
+    Key,
+    StoredChunk,
+    StoredNumbers,
+    StoredStream,
+    TooSlow,
+)
 from wire.errors import TryAgain, WireError
 from wire.messages import MAX_DEPTH, is_deep
 
@@ -47,9 +62,18 @@ OPEN_FILES = 32  # per source
 MINUTE_MS = 60_000
 
 _EVENTS = """
-SELECT id, ts, recv, type, sev, ep, seq, body FROM event INDEXED BY event_by_time
+SELECT id, %s FROM event INDEXED BY event_by_time
 WHERE node = ? AND device = ? AND ts <= ? AND (ts < ? OR id < ?) AND (? = '' OR type = ?)
 ORDER BY ts DESC, id DESC LIMIT ?"""
+# What was of a place and time when it was stored, and what is of it now. NULL and text are below all blobs.
+_SEALED_THERE = f"""
+SELECT {SEALED} FROM event INDEXED BY event_by_seal WHERE seal >= ?6 AND seal < ?7 UNION ALL
+SELECT {SEALED} FROM event INDEXED BY event_by_time
+    WHERE node = ?1 AND device = ?2 AND type = ?3 AND ts >= ?4 AND ts < ?5 UNION ALL
+SELECT {SEALED} FROM event INDEXED BY event_by_seal
+    WHERE seal IS NULL AND node = ?1 AND device = ?2 AND type = ?3 UNION ALL
+SELECT {SEALED} FROM event INDEXED BY event_by_seal
+    WHERE seal < x'' AND node = ?1 AND device = ?2 AND type = ?3"""  # noqa: S608 - constants
 _EVENT_COUNTS = """
 SELECT type, (ts - ?) / ?, count(*) FROM event INDEXED BY event_by_time
 WHERE node = ? AND device = ? AND ts >= ? AND ts < ? GROUP BY 1, 2"""
@@ -105,6 +129,7 @@ class SqliteSource:
         self.deadline = math.inf
         self.damaged: set[str] = set()  # files that gave nothing
         self.suspects: set[str] = set()  # files that gave less than they should
+        self.changed: Counter[str] = Counter()
         self._folder = folder.absolute()
         self._is_closed = False
         self._newest: Path | None = None
@@ -323,15 +348,32 @@ class SqliteSource:
             same = before[2] if number == before[1] else (ALL if number < before[1] else 0)
             with self._guard(path):
                 asked = (node, device, before[0], before[0], same, kind, kind, limit)
-                for at, ts, recv, etype, sev, ep, seq, body in db.execute(_EVENTS, asked):
+                for at, *row in db.execute(_EVENTS % event_columns(version(db)), asked):
+                    _, _, etype, sev, ts, recv, ep, seq, body, *_ = row
                     head = {"ts": ts, "recv": recv, "device": device, "type": etype, "sev": sev}
-                    head |= {"ep": ep, "seq": seq}
+                    head |= {"ep": ep, "seq": seq, **({CHANGED: True} if is_changed(row) else {})}
                     try:
                         found.append((ts, number, at, {**_event(body), **head}))
                     except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError):
                         self.suspects.add(path.name)
         found.sort(key=lambda one: one[:3], reverse=True)
-        return [(f"{ts}.{number}.{at}", event) for ts, number, at, event in found[:limit]]
+        # damage may have made a float of a time
+        return [(f"{int(max(ts, -ALL))}.{number}.{at}", event) for ts, number, at, event in found[:limit]]
+
+    def changed_events(
+        self, place: Key, start_ms: int, end_ms: int, most: int = MOST_CHANGED
+    ) -> list[ChangedEvent]:
+        """By the index of the seals, and by that of the columns."""
+        found = set[ChangedEvent]()
+        asked = (*place, start_ms, end_ms, *(begins(*place, max(0, each)) for each in (start_ms, end_ms)))
+        for path, db in self._days():
+            with self._guard(path):
+                for row in db.execute(_SEALED_THERE, asked) if version(db) >= WITH_SEALS else ():
+                    if is_changed(row) and len(found) < most:
+                        found.add(ChangedEvent(_times_of(row, place), path.name))
+        if len(found) == most:  # there may be more
+            found.add(ChangedEvent((), "several files"))
+        return sorted(found)
 
     def event_counts(
         self, node: str, device: str, start_ms: int, end_ms: int, step_ms: int
@@ -415,7 +457,9 @@ class SqliteSource:
                     if not isinstance(found, Hole):
                         seqs = [seq for seq, _ in found.head.messages]
                         yield StoredNumbers(node, ep, seqs, len(found.times))
-                for node, ep, seq in db.execute("SELECT node, ep, seq FROM event"):
+                for row in db.execute(f"SELECT {event_columns(version(db))} FROM event"):  # noqa: S608
+                    self.changed[path.name] += is_changed(row)
+                    node, _, _, _, _, _, ep, seq, *_ = row
                     if nodes is None or node in nodes:
                         yield StoredNumbers(node, ep, [seq], 1)
 
@@ -428,7 +472,7 @@ class SqliteSource:
                     log.warning("%s: %s", path.name, error)
                     self.suspects.add(path.name)
 
-                yield from messages_of(db, span, has_landed=version(db) >= WITH_RAW, damaged=damaged)
+                yield from messages_of(db, span, damaged=damaged)
 
     def _days(self) -> Iterator[tuple[Path, sqlite3.Connection]]:
         """Every day file with a connection, the newest first; an unreadable one is noted and left out."""
@@ -498,6 +542,17 @@ class SqliteSource:
         for db in self._open.values():
             db.close()
         self._open.clear()
+
+
+def _times_of(row: Sequence[Any], place: Key) -> tuple[int, ...]:
+    """When a changed event was at a place, by its seal and by its columns; none if that is not known."""
+    *columns, stored = row
+    found = [sealed_ms(stored, *place)]
+    if tuple(columns[:3]) == place:
+        if not isinstance(stored, bytes):
+            return ()  # its time may have been changed, too
+        found += [columns[4]] if isinstance(columns[4], int) else []
+    return tuple(sorted({each for each in found if each is not None}))
 
 
 def _last_us(row: Sequence[Any]) -> int:

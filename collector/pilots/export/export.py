@@ -119,6 +119,11 @@ class _Export:
             names += self._streams(node)
         events = tables.event_batches(source, plan.nodes, self._span)
         self._table("events.parquet", tables.EVENT_COLUMNS, events, "the events of the nodes")
+        for each in tables.changed_events(source, plan.nodes, self._span):
+            why = "an event does not agree with its checksum"
+            self._findings.add_changed(
+                each.why, why, (max(0, each.start_us), min(each.end_us, self._span[1]))
+            )
         exposure = tables.exposure_batches(source, self._opened.plan, self._span[1] // 1000)
         self._table("exposure.parquet", tables.EXPOSURE_COLUMNS, exposure, "what was applied from when on")
         periods = [tables.batch(tables.PERIOD_COLUMNS, tables.period_rows(self._opened.plan))]

@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 
 from collector.pilots.export.parquet import Batch, Column, objects
+from collector.pilots.kpis import events
+from collector.pilots.kpis.absences import Absence
 from collector.pilots.kpis.steps import Span
-from collector.store.source import Source, newest_first
+from collector.store.source import ALL, Source, newest_first
 from wire.messages import ClockState
 from wire.pilot.frozen import FrozenPlan
 from wire.pilot.schedule import counted
@@ -86,13 +88,28 @@ def batch(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> Batch
     return {each.name: objects([row.get(each.name) for row in rows]) for each in columns}
 
 
+def changed_events(source: Source, nodes: Iterable[str], span: Span) -> Iterator[Absence]:
+    """The events of a span that are not as they were stored."""
+    for node, device in _devices(source, nodes):
+        kinds = source.event_counts(node, device, 0, ALL, ALL)
+        for kind in sorted(each for each in kinds if isinstance(each, str)):  # damage gives other ones
+            for each in events.changed_events(source, node, f"{device}/{kind}", span):
+                if each.start_us < span[1] and each.end_us > span[0]:
+                    yield each
+
+
 def event_batches(source: Source, nodes: Iterable[str], span: Span) -> Iterator[Batch]:
     """The events of a span by node, device and time."""
+    for node, device in _devices(source, nodes):
+        for found in _by_time(source, node, device, (span[0] // 1000, -(-span[1] // 1000))):
+            yield batch(EVENT_COLUMNS, [_event(node, each) for each in found])
+
+
+def _devices(source: Source, nodes: Iterable[str]) -> Iterator[tuple[str, str]]:
     for node in nodes:
         for device in sorted({NODE_ITSELF, *source.streams(node)}):
             if device == NODE_ITSELF or ID.fullmatch(device):
-                for found in _by_time(source, node, device, (span[0] // 1000, -(-span[1] // 1000))):
-                    yield batch(EVENT_COLUMNS, [_event(node, each) for each in found])
+                yield node, device
 
 
 def _by_time(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from collector.ledger.ledger import Ledger
 from collector.pilots.kpis import steps
-from collector.pilots.kpis.absences import Outbox
+from collector.pilots.kpis.absences import DATA_CHANGED, Outbox
 from collector.pilots.kpis.inputs import SILENT, Facts, Inputs, Stored
 from collector.pilots.kpis.library import Parts, parts
 from collector.pilots.kpis.rows import TooMany
@@ -17,7 +17,7 @@ from collector.pilots.kpis.steps import Span
 from collector.store.source import Key, Source
 from wire.pilot import expression
 from wire.pilot.plan import Condition, Kpi, Plan
-from wire.pilot.schedule import Arm, Phase, Schedule, counted, time_zone, utc_ms
+from wire.pilot.schedule import Arm, Period, Phase, Schedule, counted, time_zone, utc_ms
 
 Status = Literal["used", "missing", "incomplete", "clock", "excluded", "cut"]
 
@@ -48,6 +48,20 @@ class PeriodValue:
     clock_ms: int | None = None  # the largest error of a clock that is known
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An event of a node that somebody changed; without a time it may be of every period."""
+
+    node: str
+    at_ms: int | None
+    why: str
+
+    def meets(self, period: Period, machine: str) -> bool:
+        """Whether it may be of a period of a machine, "" for those of all nodes."""
+        is_here = not machine or machine == self.node or machine.startswith(f"{self.node}/")
+        return is_here and (self.at_ms is None or period.start_ms <= self.at_ms < period.end_ms)
+
+
 def evaluate(
     kpi: Kpi,
     plan: Plan,
@@ -58,12 +72,13 @@ def evaluate(
     machine: str = "",
     rates: Mapping[Key, float] | None = None,
     until_ms: int | None = None,
+    changed: Sequence[Changed] = (),
 ) -> list[PeriodValue]:
     """The values of all periods in the order of the schedule, or of those that are over at `until_ms`.
 
     `machine` limits it to one machine of a parallel or paired design: a node, or a device in the place of the
     device of every input. An input that names its node stays as it is. `rates` are declared rates in Hz:
-    fewer rows than that lower the completeness.
+    fewer rows than that lower the completeness. `changed` are events that stated what was applied.
     Set `source.deadline` before.
 
     Raises:
@@ -82,7 +97,11 @@ def evaluate(
         start, end = counted(period, plan, trial_ms)
         arm: Arm = period.arm if is_treated else "off"
         empty = PeriodValue(index, period.phase, arm, start, end, "cut", "settling")
-        found.append(judged.value(empty) if end > start else empty)
+        value = judged.value(empty) if end > start else empty
+        why = next((each.why for each in changed if each.meets(period, machine)), "")
+        if why and value.status == "used":
+            value = replace(value, status="incomplete", code=DATA_CHANGED, why=why)
+        found.append(value)
     return found
 
 
@@ -146,6 +165,7 @@ class _Judged:
                 ("missing", *(("no-data", "") if doubt[0] == SILENT else doubt)),
             ),
             (bool(facts.clock), ("clock", facts.clock, "")),
+            (bool(facts.changed), ("incomplete", DATA_CHANGED, facts.changed)),
             (filled.completeness < self._plan.data.min_complete, ("incomplete", *doubt)),
             (bool(unknown), ("incomplete", "condition-unknown", unknown)),
             (not is_whole, ("missing", "no-value", "")),
@@ -159,7 +179,8 @@ class _Judged:
         part = expression.parse(condition.when, compares=True)
         is_true = expression.evaluate(part, condition.given, inputs.value)
         complete, _ = _completeness(inputs.facts, span)
-        return bool(is_true), is_true is not None and complete >= self._plan.data.min_complete
+        is_known = is_true is not None and not inputs.facts.changed
+        return bool(is_true), is_known and complete >= self._plan.data.min_complete
 
 
 def covariate(plan: Plan, name: str) -> Kpi:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from collector.pilots.kpis.absences import Absence
+from collector.pilots.kpis.absences import DATA_CHANGED, Absence
 from collector.pilots.kpis.rows import TooMany, absent_day
 from collector.pilots.kpis.steps import Span
-from collector.store.source import Source, newest_first
+from collector.store.source import ALL, CHANGED, Source, newest_first
 
 MAX_EVENTS = 200_000  # of one input in one period
 _FARTHEST_S = 1e11  # of a step of a clock: a hostile one could be beyond all integers
@@ -34,7 +34,18 @@ def read_events(source: Source, node: str, path: str, span: Span) -> tuple[list[
     found = [Occurred(event["ts"] * 1000, _id(event)) for event in _within(source, node, path, span)]
     damaged = [absent_day(name) for name in sorted(source.suspects | source.damaged)]
     source.suspects |= known
-    return sorted(found), damaged
+    return sorted(found), [*damaged, *changed_events(source, node, path, span)]
+
+
+def changed_events(source: Source, node: str, path: str, span: Span) -> list[Absence]:
+    """When events `device/name` of a node were or are that somebody changed, of those that meet a span."""
+    device, _, kind = path.partition("/")  # a type that somebody wrote may have another /
+    found = []
+    for each in source.changed_events((node, device, kind), span[0] // 1000, -(-span[1] // 1000)):
+        why = f"{node}/event/{path}, {each.where}"
+        found += [Absence(at_ms * 1000, at_ms * 1000 + 1, DATA_CHANGED, why) for at_ms in each.times_ms]
+        found += [] if each.times_ms else [Absence(-ALL, ALL, DATA_CHANGED, why)]
+    return found
 
 
 def clock_steps(source: Source, node: str, span: Span) -> list[tuple[int, float]]:
@@ -51,14 +62,15 @@ def clock_steps(source: Source, node: str, span: Span) -> list[tuple[int, float]
 
 
 def _within(source: Source, node: str, path: str, span: Span) -> Iterator[dict[str, Any]]:
-    """The events `device/name` of a node within a span, the newest first."""
+    """The events `device/name` of a node within a span, the newest first, without those that were changed."""
     device, kind = path.split("/")
     # it ends before the moment that it names
     events = newest_first(source, node, device, -(-span[1] // 1000), kind)
     for count, event in enumerate(takewhile(lambda each: each["ts"] * 1000 >= span[0], events), 1):
         if count > MAX_EVENTS:
             raise TooMany(f"{node} has more than {MAX_EVENTS:,} events {path}")
-        yield event
+        if CHANGED not in event:
+            yield event
 
 
 def _id(event: dict[str, Any]) -> str:

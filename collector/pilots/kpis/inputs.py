@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from msgspec import UNSET
 
 from collector.pilots.kpis import steps
-from collector.pilots.kpis.absences import Absence, Outbox, of_events
-from collector.pilots.kpis.events import Occurred, clock_steps, read_events
+from collector.pilots.kpis.absences import DATA_CHANGED, Absence, Outbox, of_events
+from collector.pilots.kpis.events import Occurred, changed_events, clock_steps, read_events
 from collector.pilots.kpis.rows import CLOCK_STEPPED, Asked, FieldRows, read_rows
 from collector.pilots.kpis.steps import Floats, Span, Steps
 from collector.store.source import Key, Source
@@ -35,6 +35,7 @@ class Facts:
     absences: set[Absence] = field(default_factory=set)
     clock_ms: int | None = None
     clock: str = ""
+    changed: str = ""  # an event that somebody changed
 
 
 class Stored:
@@ -106,6 +107,7 @@ class Inputs:
         self._inputs = inputs
         self._rows: dict[str, list[tuple[FieldRows, Steps]]] = {}
         self._stepped: set[str] = set()
+        self._changed: dict[str, list[Absence]] = {}  # events that were changed, also around the span
 
     def has(self, name: str) -> bool:
         """Whether the KPI has this optional input."""
@@ -178,6 +180,7 @@ class Inputs:
         self._stepped.add(node)
         start, end = self.span
         around = start - _CLOCK_STEP_US, end + _CLOCK_STEP_US
+        self._doubt(changed_events(self._stored.source, node, "_/clock-step", around))
         for at_us, moved_s in clock_steps(self._stored.source, node, around):
             moved_us = round(moved_s * 1_000_000)
             if abs(moved_us) <= self._stored.clock_max_ms * 1000:
@@ -200,13 +203,17 @@ class Inputs:
             within = len(self.inside(found))
             self.facts.used += within
             self.facts.found += within
-            self._account_events(name, damaged)
+            # an alarm within the span may belong to an event beside it
+            self._account_events(name, damaged, around if after_us else self.span)
         return sorted(found)
 
-    def _account_events(self, name: str, damaged: Mapping[str, list[Absence]]) -> None:
-        """Note for which share of the span events could be seen."""
+    def _account_events(self, name: str, damaged: Mapping[str, list[Absence]], reach: Span) -> None:
+        """Note for which share of the span events could be seen, and whether one in `reach` was changed."""
         facts, length, known = self.facts, self.span[1] - self.span[0], 0
         for node, absent in damaged.items():
+            changed = [one for one in absent if one.code == DATA_CHANGED]
+            self._changed.setdefault(name, []).extend(changed)
+            self._doubt([one for one in changed if _meets(one, reach)])
             absences = [one for one in (*absent, *self._stored.absent_events(node)) if _meets(one, self.span)]
             facts.absences.update(absences)
             if not self._stored.is_silent(node, self._inputs[name], self.span):
@@ -214,6 +221,14 @@ class Inputs:
                 known += length - steps.length_us(lost, self.span)
             self._note_steps(node)
         facts.known[name] = known / (length * len(damaged)) if damaged else 0.0
+
+    def _doubt(self, changed: Sequence[Absence]) -> None:
+        whys = {self.facts.changed, *(one.why for one in changed)} - {""}
+        self.facts.changed = min(whys, default="")
+
+    def doubt_pairs(self, name: str) -> None:
+        """Note that an event of an input is missing, which may be one that was changed before the span."""
+        self._doubt(self._changed.get(name, ()))
 
     def inside(self, several: list[Occurred]) -> list[int]:
         """The times of those within the span."""

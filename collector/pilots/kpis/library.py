@@ -198,8 +198,11 @@ def _energy_per(other: str) -> Callable[[Inputs], Parts | None]:
 
 
 def _durations(inputs: Inputs) -> list[int]:
-    starts = inputs.events("start", before_us=PAIRED_US)
-    return events.durations(starts, inputs.events("end", before_us=PAIRED_US), inputs.span)
+    starts, ends = (inputs.events(name, before_us=PAIRED_US) for name in ("start", "end"))
+    ended = {each.id for each in ends if each.at_us >= inputs.span[0]}
+    if ended - {each.id for each in starts} - {""}:
+        inputs.doubt_pairs("start")
+    return events.durations(starts, ends, inputs.span)
 
 
 def _lead_time(inputs: Inputs) -> Parts | None:

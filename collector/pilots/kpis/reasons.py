@@ -25,8 +25,8 @@ REASONS: dict[str, tuple[str, str, str]] = {
     "data-damaged": ("incomplete", "a day file is damaged", "일별 파일이 손상되었다"),
     "data-changed": (
         "incomplete",
-        "rows do not agree with the sums by minute that were stored with them: somebody changed a day file",
-        "행이 함께 저장된 분 단위 합계와 다르다: 일별 파일이 변경되었다",
+        "rows do not agree with the sums that were stored with them, or an event with its checksum",
+        "행이 함께 저장된 분 단위 합계와 다르거나 이벤트가 체크섬과 다르다",
     ),
     "device-silent": (
         "incomplete",

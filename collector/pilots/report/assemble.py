@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from collector.ledger.ledger import Ledger
 from collector.pilots.effects import verdict
 from collector.pilots.effects.verdict import Verdict
+from collector.pilots.kpis.absences import DATA_CHANGED
 from collector.pilots.kpis.evaluate import PeriodValue, covariate, evaluate
 from collector.pilots.report import custody as of_custody
 from collector.pilots.report.analysis import Measured
@@ -39,6 +40,7 @@ class _Pilot:
     ledger: Ledger
     until_ms: int
     later: Callable[[], Ledger] | None  # reads the ledger again
+    events: PilotEvents
 
     @property
     def newest(self) -> Opened:
@@ -94,8 +96,9 @@ def _assembled(
     newest: Callable[[], Ledger] | None,
 ) -> Report:
     end_ms = versions[-1].plan.schedule.trial_ms[1]
-    pilot = _Pilot(versions, source, ledger, max(0, min(until_ms, end_ms)), newest)
-    events = read_pilot_events(source, pilot.newest, pilot.until_ms)
+    until_ms = max(0, min(until_ms, end_ms))
+    events = read_pilot_events(source, versions[-1], until_ms)
+    pilot = _Pilot(versions, source, ledger, until_ms, newest, events)
     ran = exposed(versions, events, pilot.until_ms)
     firsts = [min(nodes_of(events.recorded, each.hash).values(), default=pilot.until_ms) for each in versions]
     read = read_inputs(source, pilot.plan, pilot.over, events, firsts)
@@ -137,7 +140,14 @@ def _measured(pilot: _Pilot, plan: Plan, kpi: Kpi) -> Measured:
 
 def _evaluated(pilot: _Pilot, plan: Plan, kpi: Kpi, machine: str) -> list[PeriodValue]:
     return evaluate(
-        kpi, plan, pilot.schedule, pilot.source, pilot.ledger, machine=machine, until_ms=pilot.until_ms
+        kpi,
+        plan,
+        pilot.schedule,
+        pilot.source,
+        pilot.ledger,
+        machine=machine,
+        until_ms=pilot.until_ms,
+        changed=pilot.events.changed.get("exposure", ()),
     )
 
 
@@ -169,6 +179,7 @@ def _report(
     span_ms = periods[0].start_ms, max(pilot.until_ms, periods[0].start_ms)
     values = {each.report.id: _by_machine(each) for each in kpis}
     versions = tuple(_versions(pilot, events, read))
+    of_data = tuple(of_custody.of_data(plan, pilot.over, values))
     return Report(
         software=installed_version(),
         pilot=plan.pilot,
@@ -206,7 +217,8 @@ def _report(
         findings=(
             *_of_plan(pilot, events, read, versions),
             *ran.findings,
-            *of_custody.of_data(plan, pilot.over, values),
+            *of_data,
+            *_changed(pilot, {each.where for each in of_data}),
             *counted(plan, pilot.source, pilot.ledger, pilot.later),
         ),
         limits=tuple(limits(plan, pilot.schedule, [each.report for each in kpis])),
@@ -322,6 +334,14 @@ def _of_events(pilot: _Pilot, events: PilotEvents, known: Collection[str]) -> It
         yield Finding(code="events-unreadable", where=node, args={"events": count})
     for node in sorted(events.cut):
         yield Finding(code="events-too-many", where=node)
+
+
+def _changed(pilot: _Pilot, named: Collection[str]) -> Iterator[Finding]:
+    """The events about the pilot that somebody changed, if no finding of a period names them."""
+    kpis = ", ".join(sorted(each.id for each in pilot.plan.kpis))
+    whys = {each.why for several in pilot.events.changed.values() for each in several}
+    for why in sorted(whys.difference(named)):
+        yield Finding(code=DATA_CHANGED, where=why, args={"periods": 0, "kpis": kpis})
 
 
 def _is_drawn(opened: Opened) -> bool:

@@ -31,7 +31,7 @@ FINDINGS: dict[str, str] = {
     "data-waiting": "Periods whose messages wait at the node: {periods} ({kpis}). {where}",
     "data-pruned": "Retention removed data of {periods} periods ({kpis}): {where}",
     "data-damaged": "Data of {periods} periods cannot be read ({kpis}): {where}",
-    "data-changed": "Somebody changed rows of {periods} periods after they were stored ({kpis}): {where}",
+    "data-changed": "Somebody changed data after they were stored. Periods: {periods} ({kpis}). {where}",
     "device-silent": "The device gave no values for a part of {periods} periods ({kpis}). {where}",
     "too-many": "{periods} periods have more rows or events than are read ({kpis}): {where}",
     "condition-unknown": "Whether {where} holds is not known in {periods} periods ({kpis}).",

@@ -43,6 +43,8 @@ def exposed(versions: Sequence[Opened], events: PilotEvents, until_ms: int) -> E
     for one in events.switches:
         stated[one[0].node].append(one)
     ends = {node: [at for whose, at, _, _ in events.withdrawn if whose == node] for node in stated}
+    for each in events.changed.get("exposure", ()):
+        ends[each.node] += [] if each.at_ms is None else [each.at_ms]  # what was applied then is not known
     shares = {
         node: list(_of_node(versions, _pieces(versions, mine, ends[node]), mine, node, until_ms))
         for node, mine in stated.items()
@@ -120,7 +122,8 @@ def _of_node(
 def _pieces(versions: Sequence[Opened], stated: Sequence[Stated], ends: Sequence[int]) -> list[Piece]:
     """What was applied from each switch to the next one, or to the end of its period if that is earlier.
 
-    `ends` are the times at which the plan ended: the agent then releases all, and states nothing more.
+    `ends` are times from which on nothing is known up to the next switch, such as the end of the plan: the
+    agent then releases all, and states nothing more.
     """
     trials = {each.hash: each.plan.schedule.trial for each in versions}
     found: list[Piece] = []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from collector.pilots.kpis.evaluate import Changed
+from collector.pilots.kpis.events import changed_events
 from collector.pilots.report.document import Switch
-from collector.store.source import Source, newest_first
+from collector.store.source import CHANGED, Source, newest_first
 from wire.pilot.frozen import Opened
 from wire.topics import NODE_ITSELF
 
@@ -25,7 +27,7 @@ class PilotEvents:
     """What the nodes of a plan recorded, each list in the order of time.
 
     `unreadable` counts events of a node that name this pilot and do not have the form of docs/topics.md;
-    `cut` are the nodes that have more events than are read.
+    `cut` are the nodes that have more events than are read. Events that were `changed` count for nothing.
     """
 
     recorded: list[tuple[str, int, str]] = field(default_factory=list)  # node, ts, hash
@@ -36,6 +38,7 @@ class PilotEvents:
     switches: list[Stated] = field(default_factory=list)
     unreadable: dict[str, int] = field(default_factory=dict)
     cut: set[str] = field(default_factory=set)
+    changed: dict[str, list[Changed]] = field(default_factory=dict)  # pilot or exposure -> those of all nodes
     read: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # node/event/_/kind -> all of them
 
 
@@ -47,11 +50,18 @@ def read_pilot_events(source: Source, newest: Opened, until_ms: int) -> PilotEve
             events = _events(source, node, kind, until_ms, found.cut)
             found.read[f"{node}/event/_/{kind}"] = events
             for event in events:
-                add(found, node, event, pilot)
+                if CHANGED not in event:
+                    add(found, node, event, pilot)
+            found.changed.setdefault(kind, []).extend(_changed(source, node, kind, until_ms))
     found.recorded.sort(key=lambda one: (one[1], one[0]))
     found.withdrawn.sort(key=lambda one: (one[1], one[0]))
     found.switches.sort(key=lambda one: (one[0].ts, one[0].node))
     return found
+
+
+def _changed(source: Source, node: str, kind: str, until_ms: int) -> Iterator[Changed]:
+    for each in changed_events(source, node, f"{NODE_ITSELF}/{kind}", (0, until_ms * 1000)):
+        yield Changed(node, None if each.start_us < 0 else each.start_us // 1000, each.why)
 
 
 def _events(source: Source, node: str, kind: str, until_ms: int, cut: set[str]) -> list[dict[str, Any]]:

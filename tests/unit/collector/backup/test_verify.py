@@ -182,9 +182,11 @@ def edit(folder: Path, statement: str, day: int = 1) -> None:
             "9 messages that are marked as stored are in no day file, such as 11-19 of",
         ),
         (
-            "INSERT INTO event SELECT 9, node, device, type, sev, ts, recv, ep, seq, body FROM event",
+            "INSERT INTO event SELECT 9, node, device, type, sev, ts, recv, ep, seq, body, seal FROM event",
             "twice",
         ),
+        ("UPDATE event SET sev = 3", "event 1 was changed after being stored"),
+        ("UPDATE event SET seal = NULL", "event 1 was changed after being stored"),
     ],
 )
 def test_a_store_whose_content_is_wrong(writer: Writer, statement: str, text: str) -> None:

@@ -215,7 +215,7 @@ EN: dict[str, str] = {
     "left-out.data-waiting": "messages wait at the node: ask again later",
     "left-out.data-pruned": "retention removed rows or events",
     "left-out.data-damaged": "a day file is damaged",
-    "left-out.data-changed": "rows do not agree with the sums that were stored with them: somebody changed a day file",
+    "left-out.data-changed": "rows do not agree with the sums that were stored with them, or an event with its checksum",
     "left-out.device-silent": "the device gave no values, though no message is absent",
     "left-out.too-many": "more rows or events than are read",
     "left-out.condition-unknown": "data of a condition of the plan are not complete",

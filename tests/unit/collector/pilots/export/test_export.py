@@ -282,6 +282,7 @@ def test_a_damaged_and_a_changed_day_file_are_named(
 ) -> None:
     plant.commit(plant.series({"level": [float(at % 7) for at in range(720)]}))
     plant.commit(plant.series({"level": [1.0] * 720}, path="cell/other"))
+    plant.commit([plant.event(T0 + 1_000 * at, "cell/alarm") for at in range(3)])
     (path,) = day_files(plant.folder)
     with closing(sqlite3.connect(path)) as db:
         one, two = db.execute("SELECT id, body FROM chunk ORDER BY id").fetchall()
@@ -291,11 +292,20 @@ def test_a_damaged_and_a_changed_day_file_are_named(
         harmed = bytearray(two[1])
         harmed[len(harmed) // 2] ^= 4
         db.execute("UPDATE chunk SET body = ? WHERE id = ?", (bytes(harmed), two[0]))
+        db.execute("UPDATE event SET ts = 0 WHERE id = 1")
+        db.execute("UPDATE event SET sev = 4 WHERE id = 2")
         db.commit()
     exported("out")
     found = {(one["code"], one["where"]): one["why"] for one in about(tmp_path / "out")["findings"]}
     assert found[("data-changed", f"{NODE}/cell/production/level")].endswith("UTC differ from their sums")
     assert path.name in found[("data-damaged", f"{NODE}/cell/other")]
+    events = [each for each in about(tmp_path / "out")["findings"] if "/event/" in each["where"]]
+    assert {each["where"] for each in events} == {f"{NODE}/event/cell/alarm, {path.name}"}
+    assert [each["from_ms"] - T0 for each in events] == [0, 1_000], "also the one that was moved away"
+    marks = read(
+        tmp_path / "out" / "events.parquet", "select more from '{}' where type = 'alarm' order by time"
+    )
+    assert marks == [('{"changed":true}',), (None,)]
     assert ("data-damaged", path.name) in found
     croissant = (tmp_path / "out/croissant.json").read_text()
     assert "differ from their sums" in croissant
