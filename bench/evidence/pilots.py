@@ -85,6 +85,10 @@ class PlantRows:
         """None."""
         return []
 
+    def changed_events(self, *_asked: object) -> list[Any]:
+        """None."""
+        return []
+
 
 @cache
 def _ready(name: str) -> Plan:
