@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -14,12 +16,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from collector.fleet.fleet import Fleet
-from collector.rights.user import Action
+from collector.rights.user import Action, User, may
 from collector.state.audit import Audit, AuditEntry
 from collector.state.desired import DesiredDocument, DesiredDocuments, What
 from collector.state.pilot_plans import TooManyPlans
 from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
+from collector.web.models import TenantRule
 from collector.web.pilot_entries import entry, opened_of
 from collector.web.refusals import Refusals
 from collector.web.rules import (
@@ -34,12 +37,13 @@ from collector.web.rules import (
     user_of,
 )
 from wire.clock import Clock
-from wire.errors import ConfigError, WireError
+from wire.errors import ConfigError, EdgebedError, WireError
 from wire.messages import MAX_BODY, is_deep
 from wire.pilot.frozen import MAX_SIGNED, Opened, SignedPlan, read_signed, require_signed, require_sound
 
 PATH = "/api/v1/nodes/{t}/{p}/{s}/{n}/desired"
 PILOT_PATH = "/api/v1/nodes/{t}/{p}/{s}/{n}/pilot"
+WHOLE_PILOT = "/api/v1/pilots/{tenant}/{pilot}"
 WHAT = {"PUT": "desired configuration", "DELETE": "desired configuration withdrawn"}  # in the audit
 PILOT_WHAT = {"PUT": "pilot plan", "DELETE": "pilot plan withdrawn"}
 _AUDIT: dict[What, dict[str, str]] = {"config": WHAT, "pilot": PILOT_WHAT}
@@ -54,6 +58,17 @@ class DesiredBody(Struct, forbid_unknown_fields=True, omit_defaults=True):
     devices: Section | UnsetType = UNSET
     models: Section | UnsetType = UNSET
     publish: Section | UnsetType = UNSET
+
+
+class _PilotRule(TenantRule):
+    """For operators of a node of the tenant; the route asks for each node of the pilot."""
+
+    async def check(self, request: Request) -> None:
+        """Refuse as `TenantRule`, about a pilot. Raises as that."""
+        try:
+            await super().check(request)
+        except HTTPException as error:
+            raise _no_such_pilot() if error.status_code == HTTPStatus.NOT_FOUND else error from error
 
 
 class DesiredRoutes:
@@ -78,8 +93,11 @@ class DesiredRoutes:
         """Its routes."""
         configures = self._refusals.noted_by(changes(Action.CONFIGURE), WHAT)
         pilots = self._refusals.noted_by(changes(Action.CONFIGURE), PILOT_WHAT)
+        rule = _PilotRule(str(Action.CONFIGURE), Action.CONFIGURE)
+        whole = self._refusals.noted_by(rule, PILOT_WHAT)
         return [
             Ruled("/api/v1/pilots", self.pilots, FILTERED),
+            Ruled(WHOLE_PILOT, self.withdraw_whole_pilot, whole, methods=["DELETE"]),
             Ruled(PATH, self.show, NODE),
             Ruled(PATH, self.put, configures, methods=["PUT"]),
             Ruled(PATH, self.withdraw, configures, methods=["DELETE"]),
@@ -128,6 +146,13 @@ class DesiredRoutes:
         """Request that the node ends its pilot."""
         return await self._request(request, "pilot", {})
 
+    async def withdraw_whole_pilot(self, request: Request) -> Response:
+        """Request that each node of a pilot ends it; the answer names the nodes where it does not end now."""
+        tenant, pilot = request.path_params["tenant"], request.path_params["pilot"]
+        async with self._refusals.noted(request, PILOT_WHAT["DELETE"]) as subject:
+            subject.append(f"{tenant}/{pilot}")
+            return json_answer(await asyncio.to_thread(self._end_pilot, _Who.of(request), tenant, pilot))
+
     async def pilots(self, request: Request) -> Response:
         """The plan of every node that has one."""
         sees = sight_of(request)
@@ -161,26 +186,58 @@ class DesiredRoutes:
         return json_answer(await asyncio.to_thread(self._answer, node, what))
 
     async def _request(self, request: Request, what: What, doc: dict[str, Any]) -> Response:
-        node, user = asked_node(request), user_of(request)
+        node, who = asked_node(request), _Who.of(request)
         if node not in self._fleet.names():
             raise await no_such_node(request, node)
-        act_name = _AUDIT[what]["PUT" if doc else "DELETE"]
-        address = network_of(request.client.host if request.client else "")
-        now = self._clock.now_ms()
 
         def act() -> dict[str, Any]:
-            reported = self._fleet.reported(node, what)
-            after = 0 if reported is None else reported.ver
             try:
-                made = self._documents.put(node, doc, by=user.name, at_ms=now, after=after, what=what)
+                self._keep(node, who, what, doc)
             except TooManyPlans as error:
                 raise HTTPException(409, str(error)) from error
-            self._publish(made)
-            entry = AuditEntry(now, user.name, act_name, node, address, f"version {made.ver}", node)
-            self._audit.note(entry)
             return self._answer(node, what)
 
         return json_answer(await asyncio.to_thread(act))
+
+    def _keep(self, node: str, who: _Who, what: What, doc: dict[str, Any]) -> None:
+        """Keep a document, send it to its node, and note that."""
+        reported, now = self._fleet.reported(node, what), self._clock.now_ms()
+        after = 0 if reported is None else reported.ver
+        made = self._documents.put(node, doc, by=who.user.name, at_ms=now, after=after, what=what)
+        self._publish(made)
+        act, result = _AUDIT[what]["PUT" if doc else "DELETE"], f"version {made.ver}"
+        self._audit.note(AuditEntry(now, who.user.name, act, node, who.address, result, node))
+
+    def _end_pilot(self, who: _Who, tenant: str, pilot: str) -> dict[str, Any]:
+        """Withdraw a pilot from each node that has it and that the user may configure."""
+        having = [
+            each.node
+            for each in self._documents.all()
+            if each.what == "pilot" and each.node.startswith(f"{tenant}/") and _pilot_of(each) == pilot
+        ]
+        seen = [node for node in having if may(who.user, Action.VIEW, node)]
+        if not seen:
+            raise _no_such_pilot()
+        asked = [node for node in seen if may(who.user, Action.CONFIGURE, node)]
+        if not asked:
+            text = f"{who.user.name} may see the nodes of {pilot}, but not configure them: a higher role may"
+            raise HTTPException(403, text)
+        failed = {}
+        for node in asked:
+            try:
+                self._keep(node, who, "pilot", {})
+            except EdgebedError as error:  # the other nodes end it all the same
+                failed[node] = str(error)
+        ended = [node for node in asked if node not in failed]
+        return {
+            "tenant": tenant,
+            "pilot": pilot,
+            "withdrawn": ended,
+            "offline": [node for node in ended if not self._fleet.is_online(node)],
+            "refused": [node for node in seen if node not in asked],
+            "failed": failed,
+            "hidden": len(having) - len(seen),
+        }
 
     def _answer(self, node: str, what: What) -> dict[str, Any]:
         wanted, reported = self._documents.get(node, what), self._fleet.reported(node, what)
@@ -189,6 +246,27 @@ class DesiredRoutes:
             shown = {"ver": wanted.ver, "ts": wanted.at_ms, "by": wanted.by, "doc": wanted.doc}
         key = "desired" if what == "config" else what
         return {"node": node, key: shown, "reported": msgspec.to_builtins(reported)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Who:
+    """Who asks, and from where."""
+
+    user: User
+    address: str
+
+    @classmethod
+    def of(cls, request: Request) -> _Who:
+        return cls(user_of(request), network_of(request.client.host if request.client else ""))
+
+
+def _pilot_of(document: DesiredDocument) -> str | None:
+    opened = opened_of(document)
+    return None if opened is None else opened.plan.plan.pilot
+
+
+def _no_such_pilot() -> HTTPException:
+    return HTTPException(404, "no node that you may see has this pilot")
 
 
 def _sound(body: SignedPlan) -> Opened:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 import msgspec
 
-from edgebed.collector_api import CollectorApi, collector_options
+from edgebed.collector_api import LONG_S, CollectorApi, collector_options
 from edgebed.pilot_export import export
 from edgebed.pilot_progress import outline, progress
 from edgebed.pilot_report.command import report
@@ -196,7 +196,8 @@ def amend(
         frozen, version=1, previous=before.plan.previous, reason=before.plan.reason
     ):
         raise EdgebedError(f"{plan} is what {after} has already: nothing to amend")
-    target = out or after.with_name(after.name.removesuffix(ENDING) + f"-v{frozen.version}{ENDING}")
+    name = after.name.removesuffix(ENDING).removesuffix(f"-v{before.plan.version}")
+    target = out or after.with_name(f"{name}-v{frozen.version}{ENDING}")
     _keep_other(target, frozen.payload)
     _write(target, frozen.payload, (), key_files)
     if url is not None:
@@ -251,11 +252,24 @@ def status(file: Path, url: str | None, token_file: Path | None, as_json: bool, 
 @_signed
 @collector_options("", "the nodes")
 def withdraw(file: Path, url: str, token_file: Path | None) -> None:
-    """End the pilot of FILE on its nodes; each records that as an event."""
-    api = CollectorApi(url, token_file)
-    for node in _nodes(read_plan(file)):
-        api.change("DELETE", f"nodes/{node}/pilot")
-        click.echo(f"{node}: withdrawn")
+    """End the pilot of FILE on every node that has it; each records that as an event.
+
+    Exits 3 where it does not end on all of them.
+    """
+    plan = read_plan(file).plan.plan
+    answer = CollectorApi(url, token_file).change("DELETE", f"pilots/{plan.owner}/{plan.pilot}", None, LONG_S)
+    offline = answer["offline"]
+    for node in answer["withdrawn"]:
+        later = ": it is offline, and ends the pilot when it connects" if node in offline else ""
+        click.echo(printable(f"{node}: withdrawn{later}", 2_000))
+    left = dict.fromkeys(answer["refused"], "you may not configure it") | answer["failed"]
+    for node, why in left.items():
+        click.echo(printable(f"{node}: not withdrawn: {why}", 2_000), err=True)
+    if answer["hidden"]:
+        hidden = counted(answer["hidden"], "more node")
+        click.echo(f"{hidden} that you may not see: not withdrawn", err=True)
+    if left or answer["hidden"]:
+        sys.exit(3)
 
 
 def _stored(url: str | None, token_file: Path | None, *, amends: bool = False) -> list[Check[Plan]]:

@@ -274,9 +274,14 @@ def test_an_operator_follows_and_withdraws_a_pilot_and_a_viewer_only_sees_it(
     add_user(tmp_path / "store", "choi", "operator", "acme/*")  # known when a logout is answered
     page.get_by_role("button", name="Log out").click()
     log_in(page, " ".join(["a", "password", "of", "lee"]), "choi")
+    second.send(Status(state="offline", ts=now_ms(), boot="0badcafe", sess=1), "status")
+    expect(row(page, second)).to_contain_text("Offline")
     page.locator('[data-act="withdraw"]').click()
     page.locator('[data-sure="withdraw"]').click()
     expect(page.locator("h1 + [data-state]")).to_have_text("withdrawn")
+    left = f"1 node is offline and ends it when it connects: {second.address}"
+    expect(page.locator("[data-left]")).to_have_text(left)
+    picture(page, "pilot-withdrawn")
     expect(page.locator("[data-act]")).to_have_count(0)
     expect(page.frame_locator("iframe").locator("h1")).to_have_text("Maintenance by joint")
     expect(page.locator(".recorded tbody tr")).to_have_count(3)

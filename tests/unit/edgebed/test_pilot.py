@@ -20,7 +20,7 @@ from edgebed.cli import command
 from tests.unit.collector.pilots.kpis.stored_rows import HOUR, Plant
 from tests.unit.collector.pilots.kpis.stored_rows import NODE as PLANT
 from tests.unit.collector.web.serving import EP, NODE, fill, serving, until_stored
-from tests.unit.wire.pilot.plans import changed
+from tests.unit.wire.pilot.plans import changed, signed_plan
 from wire.clock import Clock
 from wire.codec import encode
 from wire.errors import ConfigError, EdgebedError
@@ -81,6 +81,10 @@ def test_an_amendment_names_the_plan_before_and_the_reason(folder: Path) -> None
     second = read(folder / "pilot-v2.plan.json")
     assert (second.plan.version, second.plan.previous) == (2, read(frozen).hash)
     assert second.plan.reason == "the target was wrong"
+    (folder / "pilot.yaml").write_text(changed(("min: 0.1", "min: 0.3")))
+    third = ("--after", folder / "pilot-v2.plan.json", *words[2:])
+    assert run("amend", folder / "pilot.yaml", *third).exit_code == 0
+    assert read(folder / "pilot-v3.plan.json").plan.previous == second.hash
     (folder / "pilot.yaml").write_text(changed(("pilot: trial-1", "pilot: trial-2")))
     assert "is the pilot trial-1" in str(run("amend", folder / "pilot.yaml", *words).exception)
 
@@ -212,8 +216,16 @@ async def test_a_plan_is_compared_with_what_a_collector_has_and_sent_to_its_node
         [found] = await mistakes(good.replace("pilot: trial-1", "pilot: trial-2"))
         assert found == f"windows.trial: overlaps the trial of the pilot trial-1 on {NODE}"
         assert await mistakes(good) == [], "the same pilot does not overlap itself"
-        assert f"{NODE}: withdrawn" in (await ask("withdraw", frozen)).output
+        ended = await ask("withdraw", frozen)
+        assert (ended.exit_code, ended.output) == (0, f"{NODE}: withdrawn\n")
         assert await mistakes(good.replace("pilot: trial-1", "pilot: trial-2")) == []
+        doc = signed_plan(("[acme/p1/s1/n1, acme/p1/s1/n2]", f"[{NODE}]"))
+        collector.documents.put("acme/trial/hall/cobot-09", doc, by="kim", at_ms=1, what="pilot")
+        away = await ask("withdraw", frozen)
+        assert away.output == (
+            "acme/trial/hall/cobot-09: withdrawn: it is offline, and ends the pilot when it connects\n"
+        )
+        assert "no node that you may see has this pilot" in str((await ask("withdraw", frozen)).exception)
 
 
 async def test_a_plan_that_its_nodes_cannot_answer_is_refused_with_its_line(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 
 import msgspec
 
@@ -197,15 +196,13 @@ def recompute(view: View) -> Markup:
 
 
 def command(report: Report) -> str:
-    """The command that computes the report again, with the names that `freeze` and `amend` give."""
+    """The command that computes the report again; `freeze` and `amend` give a `pilot.yaml` these names."""
     names = ["" if each.version == 1 else f"-v{each.version}" for each in report.versions] or [""]
-    older, newest = (
-        [f"{report.pilot}{name}.plan.json" for name in part] for part in (names[:-1], names[-1:])
-    )
+    older, newest = ([f"pilot{name}.plan.json" for name in part] for part in (names[:-1], names[-1:]))
     words = ["edgebed", "pilot", "report", *newest]
     words += [word for name in older for word in ("--after", name)]
-    # quoted: somebody pastes it into a shell, and a report may come from anybody
-    return shlex.join([*words, "--store", "STORE", "--recompute", "report.json"])
+    # nothing of the report but numbers: somebody pastes it into a shell, and a report may come from anybody
+    return " ".join([*words, "--store", "STORE", "--recompute", "report.json"])
 
 
 def sources(view: View) -> Markup | None:

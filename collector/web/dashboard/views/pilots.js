@@ -1,5 +1,5 @@
 // The pilots that the user may see: each with where it is now and what its nodes do, and the page of one.
-import { ApiError, devicePath, get, nodePath, remove } from "../api.js";
+import { ApiError, devicePath, get, remove } from "../api.js";
 import { Acting, Refused, Table, useAct, useAnswer } from "../asking.js";
 import { count, span, when } from "../format.js";
 import { html, useEffect, useState } from "../html.js";
@@ -9,7 +9,7 @@ import { Why } from "../reason.js";
 import { mayOperate } from "../rights.js";
 import { lang, t } from "../text.js";
 import { EventTable } from "./events.js";
-import { Report, Verdict } from "./report.js";
+import { Report, reportPath, Verdict } from "./report.js";
 
 const COMMANDS = `edgebed key signing acme.key
 edgebed pilot freeze pilot.yaml --key acme.key --url ${location.origin}`;
@@ -251,7 +251,7 @@ function Nodes({ one, most = Infinity }) {
           ${
             more > 0 &&
             html`
-              <a href=${href(one)}>${t("pilot.more", { n: count(more) })}</a>
+              <a href=${href(one)}>${t("pilot.more", { n: count(more) }, more)}</a>
               ${" "}
             `
           }
@@ -340,11 +340,12 @@ function Frozen({ entry }) {
 // -- one pilot --------------------------------------------------------------------------------------------
 
 function One({ pilot, answer, error, owner, onChange }) {
-  const [act, refused] = useAct(onChange);
-  const withdraw = () =>
-    act(async () => {
-      for (const { node } of pilot.entries) await remove(`${nodePath(node)}/pilot`);
-    });
+  const [ended, setEnded] = useState(null);
+  const [act, refused] = useAct((answer) => {
+    setEnded(answer);
+    onChange();
+  });
+  const withdraw = () => act(() => remove(reportPath(pilot)));
   return html`
     <p class="crumbs">
       <a href="#/pilots">${t("nav.pilots")}</a>
@@ -376,6 +377,7 @@ function One({ pilot, answer, error, owner, onChange }) {
                   `
                 }
                 <${Refused} error=${refused} />
+                <${Ended} answer=${ended} />
                 ${
                   !pilot.isEnded &&
                   html`
@@ -404,6 +406,25 @@ function One({ pilot, answer, error, owner, onChange }) {
       }
     </div>
   `;
+}
+
+/** Where a pilot that was withdrawn does not end now: nodes that are offline, and those that still have it. */
+function Ended({ answer }) {
+  if (!answer) return null;
+  const { offline, refused, failed, hidden } = answer;
+  const named = (key, nodes, n = nodes.length) =>
+    n ? [t(`pilot.ended.${key}`, { n: count(n), nodes: nodes.join(", ") }, n)] : [];
+  const lines = [
+    ...named("offline", offline),
+    ...named("refused", refused),
+    ...Object.entries(failed).map(([node, why]) => `${node}: ${why}`),
+    ...named("hidden", [], hidden),
+  ];
+  return lines.map(
+    (line) => html`
+      <p key=${line} class="hint break" role="status" data-left>${line}</p>
+    `,
+  );
 }
 
 /** What a node has recorded of its pilots, the newest first; asked again when it has recorded something. */

@@ -11,10 +11,12 @@ import pytest
 
 from collector.app import Collector
 from collector.mqtt.received import Received
+from collector.rights.user import Grant
 from collector.web.pilot_entries import progress
 from tests.unit.collector.web.serving import BASE, EP, NODE, Get, fill, serving, until_stored
 from tests.unit.wire.pilot.plans import signed_plan
 from wire.codec import encode
+from wire.errors import TryAgain
 from wire.messages import Event, Reported
 from wire.pilot.canonical import canonical
 from wire.pilot.frozen import Opened, envelope, read_signed
@@ -230,3 +232,95 @@ async def test_what_is_not_a_plan_for_the_node_is_refused(
     assert answer.status == 400
     assert sentence in answer.json()["error"]
     assert sent(site[0]) == []
+
+
+# --- a whole pilot
+
+
+OTHERS = ("acme/trial/hall/cobot-02", "acme/other/hall/cobot-03", "hanbit/trial/hall/cobot-01")
+WHOLE = "/api/v1/pilots/acme/trial-1"
+
+
+def of(*nodes: str, **more: str) -> dict[str, Any]:
+    """A signed plan for these nodes."""
+    owner = nodes[0].split("/", maxsplit=1)[0]
+    changes = (
+        ("pilot: trial-1", f"pilot: {more.get('pilot', 'trial-1')}"),
+        ("owner: acme", f"owner: {owner}"),
+    )
+    return signed_plan(("[acme/p1/s1/n1, acme/p1/s1/n2]", f"[{', '.join(nodes)}]"), *changes)
+
+
+async def test_one_act_withdraws_a_pilot_from_all_nodes_that_have_it(site: tuple[Collector, Get]) -> None:
+    collector, get = site
+    plan = of(NODE, *OTHERS[:2])
+    for node in (NODE, OTHERS[0]):
+        collector.documents.put(node, plan, by="kim", at_ms=1, what="pilot")
+    # neither another pilot, nor a config, nor the same name of another tenant
+    collector.documents.put(OTHERS[1], of(OTHERS[1], pilot="trial-2"), by="kim", at_ms=1, what="pilot")
+    collector.documents.put(OTHERS[2], of(OTHERS[2]), by="kim", at_ms=1, what="pilot")
+    collector.documents.put(NODE, DOC, by="kim", at_ms=1)
+    answer = await ask(site, "DELETE", None, WHOLE)
+    assert answer.json() == {
+        "tenant": "acme", "pilot": "trial-1", "withdrawn": sorted([NODE, OTHERS[0]]), "offline": [OTHERS[0]],
+        "refused": [], "failed": {}, "hidden": 0,
+    }  # fmt: skip
+    assert sent(collector) == [f"tb1/{node}/desired/pilot" for node in sorted([NODE, OTHERS[0]])]
+    left = {(each["node"], each["pilot"]) for each in (await get("/api/v1/pilots")).json()["pilots"]}
+    assert left == {(OTHERS[1], "trial-2"), (OTHERS[2], "trial-1")}
+    audit = (await get("/api/v1/audit")).json()["entries"]
+    assert [(each["what"], each["subject"]) for each in audit[:2]] == [
+        ("pilot plan withdrawn", OTHERS[0]), ("pilot plan withdrawn", NODE),
+    ]  # fmt: skip
+    again = await ask(site, "DELETE", None, WHOLE)
+    assert (again.status, again.json()["error"]) == (404, "no node that you may see has this pilot")
+
+
+async def test_rights_count_for_each_node_of_a_pilot_that_is_withdrawn(site: tuple[Collector, Get]) -> None:
+    collector, get = site
+    nodes = (NODE, *OTHERS[:2])
+    for node in nodes:
+        collector.documents.put(node, of(*nodes), by="kim", at_ms=1, what="pilot")
+    accounts = collector.directory.accounts
+
+    def headers(name: str, role: str, *prefixes: str) -> dict[str, str]:
+        accounts.add(name, "x", Grant(role, prefixes))
+        return {"Authorization": f"Bearer {accounts.add_token(name, '', Grant(role, prefixes), 1)[1]}"}
+
+    asked = {
+        "foreign": headers("park", "admin", "hanbit/*"),
+        "viewer": headers("lee", "viewer", "acme/*"),
+        "of another pilot": headers("han", "operator", "acme/third/*"),
+        "operator": headers("choi", "operator", "acme/trial/*"),
+        "rest": headers("root", "admin", "*"),
+    }
+    collector.directory.refresh()
+    found = {who: await get(WHOLE, "DELETE", **each) for who, each in asked.items()}
+    assert {who: answer.status for who, answer in found.items()} == {
+        "foreign": 404, "viewer": 403, "of another pilot": 404, "operator": 200, "rest": 200,
+    }  # fmt: skip
+    mine = found["operator"].json()
+    assert (mine["withdrawn"], mine["refused"], mine["hidden"]) == (sorted(nodes)[1:], [], 1)
+    assert OTHERS[1] not in found["operator"].body.decode(), "only the number of hidden nodes"
+    assert found["rest"].json()["withdrawn"] == [OTHERS[1]]
+    audit = (await get("/api/v1/audit", **asked["rest"])).json()["entries"]
+    assert any(each["who"] == "lee" and each["result"].startswith("refused: lee may see") for each in audit)
+
+
+async def test_a_node_whose_plan_cannot_be_taken_back_is_named_and_the_others_end_it(
+    site: tuple[Collector, Get], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector, _ = site
+    for node in (NODE, OTHERS[0]):
+        collector.documents.put(node, of(NODE, OTHERS[0]), by="kim", at_ms=1, what="pilot")
+    put = collector.documents.put
+
+    def full(node: str, *more: Any, **named: Any) -> Any:
+        if node == NODE:
+            raise TryAgain("state.db cannot be written: the disk is full")
+        return put(node, *more, **named)
+
+    monkeypatch.setattr(collector.documents, "put", full)
+    found = (await ask(site, "DELETE", None, WHOLE)).json()
+    assert found["withdrawn"] == [OTHERS[0]]
+    assert found["failed"] == {NODE: "state.db cannot be written: the disk is full"}

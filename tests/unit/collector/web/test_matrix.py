@@ -61,6 +61,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "/api/v1/nodes/{t}/{p}/{s}/{n}/pilot": {"body": PLANS["acme"]},
     "/api/v1/pilots": {},
     "/api/v1/pilots/plans": {},
+    "/api/v1/pilots/{tenant}/{pilot}": {"body": {}},
     "/api/v1/pilots/{owner}/{pilot}/report": {},
     "/api/v1/pilots/{owner}/{pilot}/report.html": {"query": "?lang=ko"},
     "/api/v1/pilots/{owner}/{pilot}/report.pdf": {},

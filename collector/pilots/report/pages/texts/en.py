@@ -260,7 +260,7 @@ EN: dict[str, str] = {
     "heading.limits": "What this pilot cannot show",
     "limits.none": "No further limits of this design are known.",
     "heading.recompute": "Hashes, and how to compute every number again",
-    "recompute.text": "With the store of the collector (its folder instead of STORE), the frozen plan and report.json, this command computes every number again and compares the reports byte for byte:",
+    "recompute.text": "With the store of the collector (its folder instead of STORE), the frozen plan (pilot.plan.json, if it was frozen from pilot.yaml) and report.json, this command computes every number again and compares the reports byte for byte:",
     "heading.sources": "Appendix: data that the numbers come from",
     "column.source": "Source",
     # why something is not shown, and what to do

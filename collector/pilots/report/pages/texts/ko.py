@@ -301,7 +301,7 @@ KO: dict[str, str] = {
     "limit.no-upper-limit": "효과의 상한을 데이터로 정할 수 없는 지표가 있다.",
     "limit.absolute-ratio": "비율 지표를 차이로 비교했다. 물량과 관계없이 모든 구간의 비중이 같다.",
     "heading.recompute": "해시와 재계산 방법",
-    "recompute.text": "수집 서버의 저장소(STORE 자리에 그 폴더를 적는다), 확정 계획, report.json이 있으면 다음 명령으로 모든 수치를 다시 계산해 보고서를 바이트 단위로 비교할 수 있다.",
+    "recompute.text": "수집 서버의 저장소(STORE 자리에 그 폴더를 적는다), 확정 계획(pilot.yaml을 확정하면 pilot.plan.json), report.json이 있으면 다음 명령으로 모든 수치를 다시 계산해 보고서를 바이트 단위로 비교할 수 있다.",
     "heading.sources": "부록: 계산에 쓰인 데이터",
     "column.source": "데이터",
     # why something is not shown, and what to do

@@ -222,7 +222,7 @@ def test_the_command_computes_the_report_again_and_is_safe_to_paste(switchback: 
     )
     shown = next(tree(page(amended, "en")).iter("pre")).text
     assert shown == (
-        "edgebed pilot report 'a; rm -r x-v2.plan.json' --after 'a; rm -r x.plan.json' "
+        "edgebed pilot report pilot-v2.plan.json --after pilot.plan.json "
         "--store STORE --recompute report.json"
     )
 
