@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import http.client
 import logging
+import shutil
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -19,11 +20,11 @@ from msgspec import Struct
 from agent.identity import folder_of
 from agent.inference.decoders import ModelError
 from agent.site_access import opened, read
-from agent.slots.model_store import ModelStore
+from agent.slots.model_store import ModelStore, unwritten
 from agent.slots.settings import VersionSettings
 from wire.broker import Broker
 from wire.clock import Clock
-from wire.errors import EdgebedError, TryAgain, Unreachable, unwritable
+from wire.errors import EdgebedError, TryAgain, Unreachable
 from wire.model_package import MAX_LISTING, PackedFile, read_listing
 from wire.printable import printable
 from wire.topics import Address
@@ -33,6 +34,7 @@ log = logging.getLogger("edgebed.model")
 _CHUNK = 65_536
 _TIMEOUT_S = 10.0  # without a byte
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 300.0
+_SPARE_BYTES = 1_000_000  # of the disk, which a download leaves to the outbox and to the state of the slots
 _MOST_ANSWER = 2 * MAX_LISTING
 
 
@@ -121,14 +123,23 @@ class Download:
             folder = self._store.incoming(digest)
             try:
                 _remove_others(folder, listing.files.keys())
+                self._require_room(listing.size - self._arrived(digest))
                 for name in sorted(listing.files):
                     if stopped.is_set():
                         return
                     self._file(f"{base}/files/{quote(name)}", folder / name, listing.files[name], stopped)
             except OSError as error:
-                full = unwritable(f"model store {folder}", error)
-                code = "disk-full" if isinstance(full, TryAgain) else "disk-failed"
-                raise EdgebedError(str(full)).coded(code) from error
+                raise EdgebedError(str(full := unwritten(folder, error))).coded(full.reason_code) from error
+
+    def _require_room(self, size: int) -> None:
+        """Refuse what would fill the disk: telemetry may need it. Raises EdgebedError, OSError."""
+        free = shutil.disk_usage(self._store.folder).free
+        if free < size + _SPARE_BYTES:
+            text = (
+                f"{size / 1e6:.1f} MB are missing of the package, and the disk of {self._store.folder} has"
+                f" {free / 1e6:.1f} MB free: free some space, {_SPARE_BYTES / 1e6:g} MB must be left"
+            )
+            raise EdgebedError(text).coded("disk-full")
 
     def _file(self, url: str, path: Path, file: PackedFile, stopped: threading.Event) -> None:
         """Download one file, or the rest of it.

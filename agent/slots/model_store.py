@@ -30,7 +30,7 @@ from agent.inference.signing import signature
 from agent.slots.settings import MAX_MB
 from agent.slots.slot_state import Slot
 from agent.state_dir import keep
-from wire.errors import unwritable
+from wire.errors import EdgebedError, unwritable
 from wire.folder_sync import sync_folder, sync_folders
 from wire.messages import is_id
 from wire.printable import printable
@@ -142,6 +142,10 @@ class ModelStore:
                 raise
             _sync(folder)
             self._place(folder)
+
+    def forget_incoming(self, digest: str) -> None:
+        """Remove what arrived of a package that is not wanted any more."""
+        _remove(self.folder / _INCOMING / _checked(digest))
 
     def rm(self, digest: str) -> None:
         """Remove a package that no slot needs.
@@ -289,9 +293,7 @@ class ModelStore:
         try:
             yield
         except OSError as error:
-            found = unwritable(f"model store {self.folder}", error)
-            code = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "disk-failed"
-            raise found.coded(code) from error
+            raise unwritten(self.folder, error) from error
 
     @contextlib.contextmanager
     def _staging(self) -> Iterator[Path]:
@@ -318,6 +320,12 @@ class ModelStore:
             yield
         finally:
             os.close(handle)
+
+
+def unwritten(folder: Path, error: OSError) -> EdgebedError:
+    """The error for a store that cannot be written."""
+    code = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "disk-failed"
+    return unwritable(f"model store {folder}", error).coded(code)
 
 
 def digest_of(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.running import Running
 from agent.pipeline.shadow import Seen
 from agent.slots.health_window import Drift, Gates, input_drift
-from agent.slots.model_store import ModelStore
+from agent.slots.model_store import ModelStore, unwritten
 from agent.slots.slot_state import (
     JUDGED,
     ON_THE_WAY,
@@ -77,7 +76,8 @@ class _Live:
     """What is known of a slot in this process only."""
 
     kept: Slot
-    unsaved: bool = False  # the disk did not take `kept`
+    unsaved: Reason = NO_REASON  # why the disk did not take `kept`
+    unproven: Reason = NO_REASON  # why it did not take the confirmation
     gates: Gates | None = None  # of what runs, from its swap on
     shadow: Gates | None = None
     judged: ModelRunner | None = None  # whose answers `gates` gets
@@ -132,7 +132,7 @@ class Slots:
                 live.kept, _ = step(live.kept, event, self._clock.now_ms())
             if live.kept.why and live.kept.state == "rolled-back":
                 log.error("model %s: %s", name, live.kept.why)
-            live.unsaved = not self._save(name, live.kept)
+            live.unsaved = self._save(name, live.kept)
 
     def versions(self, setup: Setup) -> Setup:
         """The setup with the package of each slot that has a version which was offered."""
@@ -181,8 +181,8 @@ class Slots:
             try:
                 await asyncio.to_thread(self.store.keep_slot, slot, after)
             except OSError as error:
-                return _disk(error)
-            live.kept, live.unsaved, live.seen = after, False, None
+                return self._disk(error)
+            live.kept, live.unsaved, live.seen = after, NO_REASON, None
         log.info("model %s: version %s is offered (attempt %d)", slot, digest[:12], attempt)
         self._act(slot, actions)
         return NO_REASON
@@ -291,13 +291,13 @@ class Slots:
                 return False
             if isinstance(event, Sick):
                 log.error("model %s: version %s must not run: %s", name, before.current[:12], event.why.why)
-            saved = await asyncio.to_thread(self._save, name, after)
-            if not saved and after.state == "confirmed":
+            why = await asyncio.to_thread(self._save, name, after)
+            if why.why and after.state == "confirmed":
+                live.unproven = why
                 return False  # the next look tries again
-            if not saved and "undo" not in actions:
-                why = because("its state cannot be kept on disk", "disk-failed")
+            if why.why and after.state in (*ON_THE_WAY, "unconfirmed") and "undo" not in actions:
                 after, actions = step(before, Failed(why), now)
-            live.kept, live.unsaved = after, not saved
+            live.kept, live.unsaved = after, why
             if "run" in actions:
                 live.gates = live.judged = None  # those of the version before
         if live.kept.why and live.kept.state in ("rolled-back", "refused"):
@@ -313,14 +313,18 @@ class Slots:
         self._act(name, actions)
         return True
 
-    def _save(self, name: str, slot: Slot) -> bool:
-        """Whether the disk took the state of a slot; blocks."""
+    def _save(self, name: str, slot: Slot) -> Reason:
+        """Keep the state of a slot; why the disk did not take it, `NO_REASON` where it did; blocks."""
         try:
             self.store.keep_slot(name, slot)
         except OSError as error:
-            log.error("the state of slot %s cannot be kept: %s", name, error.strerror or error)
-            return False
-        return True
+            why = self._disk(error)
+            log.error("the state of slot %s cannot be kept: %s", name, why.why)
+            return why
+        return NO_REASON
+
+    def _disk(self, error: OSError) -> Reason:
+        return unwritten(self.store.folder, error).reason
 
     def _damage(self, digest: str) -> str:
         try:
@@ -364,14 +368,18 @@ class Slots:
         except EdgebedError as error:
             await self._done(name, Failed(error.reason))
         except OSError as error:
-            await self._done(name, Failed(_disk(error)))
+            await self._done(name, Failed(self._disk(error)))
 
     async def _fetch(self, name: str) -> None:
         digest = self._live[name].kept.candidate
         if not await asyncio.to_thread(self.store.has, digest):
             if self.fetch is None:
                 raise EdgebedError(f"{digest[:12]} is not in the store").coded("slot-not-stored")
-            await self.fetch(name, digest)
+            try:
+                await self.fetch(name, digest)
+            except EdgebedError:  # before the refusal is kept: a full disk has room for it then
+                await asyncio.to_thread(self.store.forget_incoming, digest)
+                raise
         await self._done(name, Arrived())
 
     async def _check(self, name: str) -> None:
@@ -449,7 +457,7 @@ class Slots:
 
     async def _swap(self, name: str) -> None:
         live = self._live[name]
-        live.held = NO_REASON
+        live.held = live.unproven = NO_REASON
         if (made := self._pipeline.candidates.get(name)) is not None:
             await self._running.swap(name, made)
         live.until_s = self._clock.monotonic() + live.kept.confirm.soak_s
@@ -523,9 +531,9 @@ class Slots:
             self._pipeline.forget_models()
             self._untidy = False
         for name, live in list(self._live.items()):
-            if live.unsaved:
+            if live.unsaved.why:
                 async with live.lock:
-                    live.unsaved = not await asyncio.to_thread(self._save, name, live.kept)
+                    live.unsaved = await asyncio.to_thread(self._save, name, live.kept)
             kept = live.kept
             if self._counting(name) is not kept or name not in self._running.setup.models:
                 live.gates = live.judged = None
@@ -556,6 +564,8 @@ class Slots:
             state = runner.state
             return because(state.why or "it was stopped", state.code, **state.args)
         if live.kept.state == "unconfirmed" and 0 < live.until_s < self._clock.monotonic():
+            if live.gates is not None and live.gates.enough and live.unproven.why:
+                return live.unproven
             good = 0 if live.gates is None else live.gates.good
             confirm = live.kept.confirm
             text = f"{good} of {confirm.results} good results in {confirm.soak_s:g} s"
@@ -580,8 +590,3 @@ def _not_compared(why: Reason) -> Reason:
 def _window_s(runner: ModelRunner) -> float:
     spec = None if runner.manifest is None else runner.manifest.input
     return spec.length / spec.rate_hz if spec is not None and spec.kind == "window" else 0.0
-
-
-def _disk(error: OSError) -> Reason:
-    code = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "disk-failed"
-    return because(f"{error.filename or 'the disk'} cannot be written: {error.strerror or error}", code)

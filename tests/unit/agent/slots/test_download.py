@@ -216,6 +216,18 @@ async def test_a_full_disk_refuses(place: Place, monkeypatch: pytest.MonkeyPatch
     assert error.value.reason_code == "disk-full"
 
 
+async def test_a_download_that_would_fill_the_disk_does_not_begin(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.slots.download._SPARE_BYTES", 2**62)
+    with pytest.raises(
+        EdgebedError, match=r"are missing of the package, and the disk of .* free some space"
+    ) as e:
+        await place.fetch()
+    assert e.value.reason_code == "disk-full"
+    assert place.proxy.passed < 10_000
+
+
 async def test_a_redirect_is_not_followed(place: Place) -> None:
     async def redirect(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(f"HTTP/1.1 302 Found\r\nLocation: {place.url}/\r\nContent-Length: 0\r\n\r\n".encode())

@@ -227,7 +227,7 @@ async def test_a_full_disk_changes_nothing(site: Site, monkeypatch: pytest.Monke
             await agent.works("one" if found.state == "confirmed" else "base")
             if found.state == "confirmed":
                 break
-        assert seen[:-1] == [("refused", "disk-failed")] * (len(seen) - 1)
+        assert seen[:-1] == [("refused", "disk-full")] * (len(seen) - 1)
         assert seen[-1] == ("confirmed", "")
         assert len(seen) >= 4
 
