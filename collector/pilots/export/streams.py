@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from collector.pilots.export.findings import NAME_NOT_VALID, NOT_COMPARED, Findings
 from collector.pilots.export.parquet import Batch, Column, Kind, objects
 from collector.pilots.kpis import sums
+from collector.pilots.kpis.row_blocks import numbered
 from collector.pilots.kpis.steps import Span
 from collector.store.chunk import MINUTE_US, as_floats
 from collector.store.series import Points
@@ -185,7 +186,7 @@ class StreamRows:
             for each in self._columns
             if is_whole
         }
-        parts, known, size = list[_Part](), set[tuple[str, int]](), 0
+        parts, known, size = list[_Part](), dict[str, set[int]](), 0
         for chunk in self._chunks(around):
             inside = self._inside(chunk, around)
             if inside.any():
@@ -202,18 +203,11 @@ class StreamRows:
             self._findings.add(NOT_COMPARED, self.where, why, span)
         return parts
 
-    def _part(self, chunk: StoredChunk, inside: NDArray[np.bool_], known: set[tuple[str, int]]) -> _Part:
+    def _part(self, chunk: StoredChunk, inside: NDArray[np.bool_], known: dict[str, set[int]]) -> _Part:
         times, head = chunk.content.times, chunk.content.head
-        is_new = np.zeros(len(times), np.bool_)
-        seqs, places = np.zeros(len(times), np.int64), np.zeros(len(times), np.int64)
-        start = 0
-        for seq, rows in head.messages:
-            part = slice(start, start + rows)
-            start += rows
-            if rows < 1 or (chunk.ep, seq) in known:
-                continue  # damage, or a message that is in two day files
-            known.add((chunk.ep, seq))
-            is_new[part], seqs[part], places[part] = True, seq, np.arange(len(times[part]))
+        numbers, counts, new = numbered(head.messages, known.setdefault(chunk.ep, set()))
+        seqs, is_new = np.repeat(numbers, counts), np.repeat(new, counts)
+        places = np.arange(len(times)) - np.repeat(np.cumsum(counts) - counts, counts)
         chosen = np.flatnonzero(inside)
         names = {each.name for each in self._columns}
         columns = {

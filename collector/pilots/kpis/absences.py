@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from collector.ledger.balance import Balance, Known
+from collector.pilots.kpis.row_blocks import Flags, Ints, Seen
 from collector.store.chunk import times_of
 from collector.store.messages import Span as Numbers
 from collector.store.source import ALL, Source
@@ -40,15 +41,6 @@ class Absence(NamedTuple):
     why: str
 
 
-class Seen(NamedTuple):
-    """A stored message of one stream: its outbox, number, first and last time in us."""
-
-    ep: str
-    seq: int
-    first_us: int
-    last_us: int
-
-
 class Outbox:
     """What the ledger knows of the numbers of one outbox."""
 
@@ -61,11 +53,21 @@ class Outbox:
         self._pruned = known.pruned
         self._absent = Ranges(account.stored.missing(1, balance.taken) if balance.taken else ())
         self._missing = balance.missing
+        pruned = [(each.first, each.last) for each in self._pruned if each.cls == "data"]
+        gone = Ranges(sorted([*self._absent, *(each for each in pruned if each[0] <= each[1])]))
+        self._gone = np.array(list(gone), np.int64).reshape(-1, 2)  # also what retention removed of rows
         self._stored = next(((first, account.stored.highest()) for first, _ in account.stored), (0, 0))
         self._lost = account.lost
         claimed_ms = account.claim.at_ms if account.claim else 0
         self.first_us = (account.first or claimed_ms) * 1000  # when messages were received
         self.last_us = (account.last or claimed_ms) * 1000
+
+    def may_be_absent(self, lows: Ints, highs: Ints) -> Flags:
+        """In which of these ranges `absent` may find a number of rows; ranges that are empty may be true."""
+        at = np.searchsorted(self._gone[:, 1], lows)
+        starts = np.append(self._gone[:, 0], np.iinfo(np.int64).max)
+        found: Flags = starts[at] <= highs
+        return found
 
     def absent(self, first: int, last: int, cls: str, stream: str = "") -> tuple[str, str] | None:
         """A code and a reason if some of these numbers are not stored, and may be of a class and stream."""
@@ -120,40 +122,58 @@ class Outbox:
 
 
 def of_stream(
-    outboxes: Iterable[Outbox], stream: str, messages: Sequence[Seen], within: tuple[int, int]
+    outboxes: Iterable[Outbox], stream: str, messages: Mapping[str, Seen], within: tuple[int, int]
 ) -> list[Absence]:
     """Where rows of `device/stream` are absent: between its messages, where numbers between are absent.
 
-    An outbox that has none of its messages counts if its messages were received within a span.
+    `messages` are by outbox. An outbox that has none of them counts if its messages were received within a
+    span.
     """
     found: list[Absence] = []
-    firsts, lasts = sorted(one.first_us for one in messages), sorted(one.last_us for one in messages)
+    none = np.empty(0, np.int64)
+    firsts, lasts = (
+        np.sort(np.concatenate([none, *(one[place] for one in messages.values())])) for place in (1, 2)
+    )
     for outbox in outboxes:
-        mine = sorted({one for one in messages if one.ep == outbox.ep}, key=lambda one: one.seq)
-        if not mine and not outbox.was_stored(*within):
+        mine = messages.get(outbox.ep)
+        if mine is None and not outbox.was_stored(*within):
             continue
-        edges = [None, *mine, None]
-        for before, after in pairwise(edges):
-            low = 1 if before is None else before.seq + 1
-            high = outbox.taken if after is None else after.seq - 1
-            # rows of other outboxes end what one of them lost: a node has one at a time
-            start = before.last_us if before else _before(lasts, after.first_us if after else outbox.first_us)
-            end = after.first_us if after else _after(firsts, before.last_us if before else outbox.last_us)
+        for low, high, start, end, is_bounded in _gaps(outbox, mine, (firsts, lasts)):
             # what is absent at the end is not bounded by the number of a row
-            of = "" if after is None else stream
+            of = stream if is_bounded else ""
             if low <= high and start < end and (why := outbox.absent(low, high, "data", of)) is not None:
                 found.append(Absence(start, end, *why))
     return found
 
 
-def _before(lasts: Sequence[int], at_us: int) -> int:
-    at = bisect_left(lasts, at_us)
-    return lasts[at - 1] if at else -ALL
+def _gaps(
+    outbox: Outbox, mine: Seen | None, edges: tuple[Ints, Ints]
+) -> Iterator[tuple[int, int, int, int, bool]]:
+    """The numbers before, between and after messages where some may be absent, with the times beside them.
+
+    The last of each is whether a message follows.
+    """
+    firsts, lasts = edges
+    # rows of other outboxes end what one of them lost: a node has one at a time
+    if mine is None:
+        yield 1, outbox.taken, _before(lasts, outbox.first_us), _after(firsts, outbox.last_us), False
+        return
+    first, last = int(mine.firsts[0]), int(mine.lasts[-1])
+    yield 1, int(mine.seqs[0]) - 1, _before(lasts, first), first, True
+    low, high = mine.seqs[:-1] + 1, mine.seqs[1:] - 1
+    for at in np.flatnonzero((low <= high) & outbox.may_be_absent(low, high)).tolist():
+        yield int(low[at]), int(high[at]), int(mine.lasts[at]), int(mine.firsts[at + 1]), True
+    yield int(mine.seqs[-1]) + 1, outbox.taken, last, _after(firsts, last), False
 
 
-def _after(firsts: Sequence[int], at_us: int) -> int:
-    at = bisect_right(firsts, at_us)
-    return firsts[at] if at < len(firsts) else ALL
+def _before(lasts: Ints, at_us: int) -> int:
+    at = int(np.searchsorted(lasts, at_us))
+    return int(lasts[at - 1]) if at else -ALL
+
+
+def _after(firsts: Ints, at_us: int) -> int:
+    at = int(np.searchsorted(firsts, at_us, side="right"))
+    return int(firsts[at]) if at < len(firsts) else ALL
 
 
 def of_events(outboxes: Sequence[Outbox], node: str, source: Source) -> list[Absence]:

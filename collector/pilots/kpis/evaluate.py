@@ -9,11 +9,12 @@ from typing import Literal
 
 from collector.ledger.ledger import Ledger
 from collector.pilots.kpis import steps
-from collector.pilots.kpis.absences import DATA_CHANGED, Outbox
-from collector.pilots.kpis.inputs import SILENT, Facts, Inputs, Stored
+from collector.pilots.kpis.absences import DATA_CHANGED
+from collector.pilots.kpis.inputs import SILENT, Facts, Inputs
 from collector.pilots.kpis.library import Parts, parts
 from collector.pilots.kpis.rows import TooMany
 from collector.pilots.kpis.steps import Span
+from collector.pilots.kpis.stored import Reading, Stored
 from collector.store.source import Key, Source
 from wire.pilot import expression
 from wire.pilot.plan import Condition, Kpi, Plan
@@ -69,39 +70,53 @@ def evaluate(
     source: Source,
     ledger: Ledger,
     *,
-    machine: str = "",
+    rates: Mapping[Key, float] | None = None,
+) -> list[PeriodValue]:
+    """The values of one KPI in all periods. Raises as `evaluate_all`."""
+    return evaluate_all([(kpi, "")], plan, schedule, source, ledger, rates=rates)[0]
+
+
+def evaluate_all(
+    asked: Sequence[tuple[Kpi, str]],
+    plan: Plan,
+    schedule: Schedule,
+    source: Source,
+    ledger: Ledger,
+    *,
     rates: Mapping[Key, float] | None = None,
     until_ms: int | None = None,
     changed: Sequence[Changed] = (),
-) -> list[PeriodValue]:
-    """The values of all periods in the order of the schedule, or of those that are over at `until_ms`.
+) -> list[list[PeriodValue]]:
+    """Of each KPI and machine, the values of all periods in order, or of those that are over at `until_ms`.
 
-    `machine` limits it to one machine of a parallel or paired design: a node, or a device in the place of the
-    device of every input. An input that names its node stays as it is. `rates` are declared rates in Hz:
-    fewer rows than that lower the completeness. `changed` are events that stated what was applied.
-    Set `source.deadline` before.
+    A machine limits a KPI to one of a parallel or paired design: a node, or a device in the place of the
+    device of every input. An input that names its node stays as it is; "" is all nodes. `rates` are declared
+    rates in Hz: fewer rows than that lower the completeness. `changed` are events that stated what was
+    applied.
+    Rows of a period are read once for all KPIs. Set `source.deadline` before.
 
     Raises:
-        WireError: the unit of the KPI has another dimension than its formula.
+        WireError: the unit of a KPI has another dimension than its formula.
         EdgebedError: as every question to the source.
     """
-    outboxes = {each: [Outbox(known) for known in ledger.known_of(each)] for each in plan.nodes}
-    stored = Stored(source, outboxes, machine, plan.data.clock_max_ms, rates or {})
-    judged = _Judged(kpi, plan, stored)
-    is_treated = not machine or not schedule.treated or machine in schedule.treated
+    reading = Reading(source, ledger, plan, rates or {})
+    stored = {machine: Stored(reading, machine) for _, machine in asked}
+    judged = [(_Judged(kpi, plan, stored[machine]), machine) for kpi, machine in asked]
     trial_ms = schedule.trial[0].start_ms if schedule.trial else 0  # a plan is made from a baseline alone
-    found = []
+    found: list[list[PeriodValue]] = [[] for _ in asked]
     for index, period in enumerate(schedule.periods):
         if until_ms is not None and period.end_ms > until_ms:
             break
         start, end = counted(period, plan, trial_ms)
-        arm: Arm = period.arm if is_treated else "off"
-        empty = PeriodValue(index, period.phase, arm, start, end, "cut", "settling")
-        value = judged.value(empty) if end > start else empty
-        why = next((each.why for each in changed if each.meets(period, machine)), "")
-        if why and value.status == "used":
-            value = replace(value, status="incomplete", code=DATA_CHANGED, why=why)
-        found.append(value)
+        for values, (one, machine) in zip(found, judged, strict=True):
+            is_treated = not machine or not schedule.treated or machine in schedule.treated
+            arm: Arm = period.arm if is_treated else "off"
+            empty = PeriodValue(index, period.phase, arm, start, end, "cut", "settling")
+            value = one.value(empty) if end > start else empty
+            why = next((each.why for each in changed if each.meets(period, machine)), "")
+            if why and value.status == "used":
+                value = replace(value, status="incomplete", code=DATA_CHANGED, why=why)
+            values.append(value)
     return found
 
 

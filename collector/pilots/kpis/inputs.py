@@ -10,11 +10,11 @@ import numpy as np
 from msgspec import UNSET
 
 from collector.pilots.kpis import steps
-from collector.pilots.kpis.absences import DATA_CHANGED, Absence, Outbox, of_events
-from collector.pilots.kpis.events import Occurred, changed_events, clock_steps, read_events
-from collector.pilots.kpis.rows import CLOCK_STEPPED, Asked, FieldRows, read_rows
+from collector.pilots.kpis.absences import DATA_CHANGED, Absence
+from collector.pilots.kpis.events import Occurred
+from collector.pilots.kpis.rows import CLOCK_STEPPED, FieldRows
 from collector.pilots.kpis.steps import Floats, Span, Steps
-from collector.store.source import Key, Source
+from collector.pilots.kpis.stored import Stored
 from wire.pilot.plan import Input
 
 SILENT = "device-silent"
@@ -36,62 +36,6 @@ class Facts:
     clock_ms: int | None = None
     clock: str = ""
     changed: str = ""  # an event that somebody changed
-
-
-class Stored:
-    """The stored data of a pilot: a source, the outboxes of its nodes, and the nodes that count."""
-
-    def __init__(
-        self,
-        source: Source,
-        outboxes: Mapping[str, list[Outbox]],
-        machine: str,
-        clock_max_ms: float,
-        rates: Mapping[Key, float],
-    ) -> None:
-        self.source = source
-        self.outboxes = outboxes
-        self._node, self._device = "/".join(machine.split("/")[:4]), "/".join(machine.split("/")[4:])
-        self.clock_max_ms = clock_max_ms
-        self.rates = rates
-        self._streams: dict[str, dict[str, set[str]]] = {}
-        self._of_events: dict[str, list[Absence]] = {}
-
-    def path(self, each: Input) -> str:
-        """The path of an input; its device is replaced where the machine is a device."""
-        path = each.field or each.event or ""
-        device, _, rest = path.partition("/")
-        return f"{self._device if self._device and each.node is None else device}/{rest}"
-
-    def nodes(self, each: Input) -> list[str]:
-        """The nodes of an input; of a field, those that ever had the stream, or all if none had."""
-        # an input that names its node is the same for every machine, such as the flag of a whole line
-        wanted = each.node or self._node
-        asked = [node for node in self.outboxes if wanted in ("", node)]
-        if each.field is None:
-            return asked
-        device, stream, _ = self.path(each).split("/")
-        return [node for node in asked if stream in self.streams(node).get(device, ())] or asked
-
-    def is_silent(self, node: str, each: Input, span: Span) -> bool:
-        """Whether no stream of the device of an event has rows; of the node, if that device has no stream."""
-        device = self.path(each).split("/")[0]
-        streams = self.streams(node)
-        keys = [(node, device, name) for name in streams.get(device, ())]
-        keys = keys or [(node, other, name) for other, names in streams.items() for name in names]
-        return bool(keys) and not any(self.source.rows_between(key, *span) for key in sorted(keys))
-
-    def streams(self, node: str) -> dict[str, set[str]]:
-        """The stored streams of a node by device."""
-        if node not in self._streams:
-            self._streams[node] = self.source.streams(node)
-        return self._streams[node]
-
-    def absent_events(self, node: str) -> list[Absence]:
-        """When events of a node may be absent."""
-        if node not in self._of_events:
-            self._of_events[node] = of_events(self.outboxes[node], node, self.source)
-        return self._of_events[node]
 
 
 class Inputs:
@@ -136,12 +80,9 @@ class Inputs:
         return self._stored.nodes(self._inputs[name])
 
     def _read(self, name: str, node: str) -> tuple[FieldRows, Steps]:
-        asked_for, stored = self._inputs[name], self._stored
-        device, stream, column = stored.path(asked_for).split("/")
-        hold_s = asked_for.hold_s
+        hold_s = self._inputs[name].hold_s
         longest = steps.MOST_HOLD_US if hold_s is UNSET else round(hold_s * 1_000_000)
-        asked = Asked((node, device, stream), column, self.span, longest, stored.clock_max_ms)
-        rows = read_rows(stored.source, asked, stored.outboxes[node])
+        rows = self._stored.rows(node, self._inputs[name], self.span, longest)
         holds = steps.hold_us(rows.times) if hold_s is UNSET else longest
         lost = [(each.start_us, each.end_us) for each in rows.absences]
         held = steps.without(steps.held(rows.times, rows.values, self.span[1], holds), lost)
@@ -161,7 +102,7 @@ class Inputs:
                 held.between(*self.span).time_us if continuous else length - steps.length_us(lost, self.span)
             )
             device, stream, _ = self._stored.path(self._inputs[name]).split("/")
-            if rate := self._stored.rates.get((node, device, stream)):
+            if rate := self._stored.reading.rates.get((node, device, stream)):
                 mine = min(mine, round((rows.used + rows.left_out) / rate * 1_000_000))
             known += mine
         facts.known[name] = known / (length * len(nodes)) if nodes else 0.0
@@ -180,10 +121,11 @@ class Inputs:
         self._stepped.add(node)
         start, end = self.span
         around = start - _CLOCK_STEP_US, end + _CLOCK_STEP_US
-        self._doubt(changed_events(self._stored.source, node, "_/clock-step", around))
-        for at_us, moved_s in clock_steps(self._stored.source, node, around):
+        several, changed = self._stored.reading.clock_steps(node, self.span, around)
+        self._doubt(changed)
+        for at_us, moved_s in several:
             moved_us = round(moved_s * 1_000_000)
-            if abs(moved_us) <= self._stored.clock_max_ms * 1000:
+            if abs(moved_us) <= self._stored.reading.clock_max_ms * 1000:
                 continue
             # set back: times come twice up to the old one; set forward: from the old one they do not come
             moments = (at_us, at_us - moved_us)
@@ -197,7 +139,8 @@ class Inputs:
         each, found, damaged = self._inputs[name], list[Occurred](), dict[str, list[Absence]]()
         around = self.span[0] - before_us, self.span[1] + after_us
         for node in self._nodes(name):
-            mine, damaged[node] = read_events(self._stored.source, node, self._stored.path(each), around)
+            path = self._stored.path(each)
+            mine, damaged[node] = self._stored.reading.events(node, path, self.span, around)
             found += mine
         if name not in self.facts.known:
             within = len(self.inside(found))
@@ -214,7 +157,8 @@ class Inputs:
             changed = [one for one in absent if one.code == DATA_CHANGED]
             self._changed.setdefault(name, []).extend(changed)
             self._doubt([one for one in changed if _meets(one, reach)])
-            absences = [one for one in (*absent, *self._stored.absent_events(node)) if _meets(one, self.span)]
+            all_absences = (*absent, *self._stored.reading.absent_events(node))
+            absences = [one for one in all_absences if _meets(one, self.span)]
             facts.absences.update(absences)
             if not self._stored.is_silent(node, self._inputs[name], self.span):
                 lost = [(one.start_us, one.end_us) for one in absences]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
 from collector.pilots.kpis import sums
-from collector.pilots.kpis.absences import DATA_DAMAGED, DAY_US, Absence, Outbox, Seen, midnight_us, of_stream
+from collector.pilots.kpis.absences import DATA_DAMAGED, DAY_US, Absence, Outbox, midnight_us, of_stream
+from collector.pilots.kpis.row_blocks import Flags, RowBlocks, Rows, Seen
 from collector.pilots.kpis.steps import Floats, Span, Times
-from collector.store.chunk import ChunkHead, as_floats
+from collector.store.chunk import ChunkHead
 from collector.store.folder import day_of
-from collector.store.series import Points
 from collector.store.source import ALL, Hole, Key, Source, StoredChunk
 from wire.errors import EdgebedError
 from wire.messages import ClockState, Quality
@@ -24,8 +23,11 @@ MAX_ROWS = 10_000_000  # of one field in one period
 CLOCK_UNSET = "clock-unset"
 CLOCK_STEPPED = "clock-stepped"
 CLOCK_OFF = "clock-off"
+MOST_SHARED = 300_000  # rows; all fields of a stream are read at once up to here
 # Of a whole row. A value of the wrong type, or one that is not finite, is null: it is left out by itself.
-_FLAGGED = (Quality.OUT_OF_RANGE, Quality.UNCERTAIN, Quality.BAD, Quality.TIME_BACKWARD)
+_IS_FLAGGED = np.zeros(256, np.bool_)
+_IS_FLAGGED[[Quality.OUT_OF_RANGE, Quality.UNCERTAIN, Quality.BAD, Quality.TIME_BACKWARD]] = True
+_FAR = 2**61  # two of them are added without an overflow
 
 
 class TooMany(EdgebedError):
@@ -50,65 +52,53 @@ class FieldRows:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A field of a node, the span in us, and how long before it rows are read as well."""
+    """A stream of a node, the span in us, and how long before it rows are read as well."""
 
     key: Key
-    field: str
     span: Span
     before_us: int
     clock_max_ms: float
 
+    @property
+    def reach(self) -> Span:
+        """The span with the time before it."""
+        return self.span[0] - self.before_us, self.span[1]
+
 
 class _Gathered:
-    """What chunks give, in any order."""
+    """What chunks give, in any order, of the first of these fields, and of the others while they are few."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: Asked, names: Sequence[str]) -> None:
         self.asked = asked
-        self.messages: list[Seen] = []
         self.holes: list[Absence] = []
         self.errors: set[int] = set()
         self.unset = False
-        self._known: set[tuple[str, int]] = set()
-        self._parts: list[tuple[str, Times, Floats, Times, Times]] = []
-        self._all: list[tuple[Times, Floats]] = []  # also flagged rows, and those of the whole minutes
+        self.blocks = RowBlocks(list(names))
+        self._parts: list[Rows] = []
         self._count = 0
 
     def add(self, chunk: StoredChunk) -> None:
-        times, head, start = chunk.content.times, chunk.content.head, 0
-        whole = np.zeros(len(times), np.bool_)
-        back = np.array(chunk.content.quality) == Quality.TIME_BACKWARD
-        seqs, places = np.zeros(len(times), np.int64), np.zeros(len(times), np.int64)
-        for seq, rows in head.messages:
-            part = slice(start, start + rows)
-            start += rows
-            if rows < 1 or (chunk.ep, seq) in self._known:
-                continue  # damage, or a message that is in two day files
-            if not chunk.is_beside:
-                self._known.add((chunk.ep, seq))
-            # one old time of a device does not date its message
-            forward = times[part][~back[part]] if not back[part].all() else times[part]
-            self.messages.append(Seen(chunk.ep, seq, int(forward.min()), int(forward.max())))
-            whole[part], seqs[part], places[part] = True, seq, np.arange(rows)
-        if chunk.is_beside:
+        times, (start, end) = chunk.content.times, self.asked.span
+        is_new = self.blocks.add(chunk)
+        if not chunk.is_beside and (is_new & (times >= start) & (times < end)).any():
+            self._note_clock(chunk.content.head)
+        if self.blocks.is_full:
+            self.take()
+
+    def take(self) -> None:
+        """Keep what is needed of the chunks since the last call."""
+        rows = self.blocks.take()
+        if rows is None:
             return
-        column = chunk.content.columns.get(self.asked.field)
-        values = np.full(len(times), np.nan) if column is None else as_floats(column)
-        low, high = sums.minutes(self.asked.span)
-        summed = (times >= low) & (times < high)
-        self._all.append((times[summed], values[summed]))
-        first, (start, end) = self.asked.span[0] - self.asked.before_us, self.asked.span
-        kept = whole & (times >= first) & (times < end)
-        self._count += int(kept.sum())
+        (low, high), (first, end) = sums.minutes(self.asked.span), self.asked.reach
+        is_read = (rows.times >= first) & (rows.times < end)
+        self._count += int((is_read & rows.is_new).sum())
         if self._count > MAX_ROWS:
             name = "/".join(self.asked.key)
             raise TooMany(f"{name} has more than {MAX_ROWS:,} rows")
-        if (kept & (times >= start)).any():
-            self._note_clock(head)
-        grades = np.array(chunk.content.quality)
-        # a row of other fields gives no value of this one
-        present = kept & ~(np.isnan(values) & (grades == 0))
-        values = np.where(np.isin(grades, _FLAGGED) | ~np.isfinite(values), np.nan, values)
-        self._parts.append((chunk.ep, times[present], values[present], seqs[present], places[present]))
+        self._parts.append(rows.where(is_read | ((rows.times >= low) & (rows.times < high))))
+        if len(self.blocks.names) > 1 and sum(len(each.times) for each in self._parts) > MOST_SHARED:
+            del self.blocks.names[1:]
 
     def _note_clock(self, head: ChunkHead) -> None:
         if head.skew is not None and head.err is not None:
@@ -116,77 +106,74 @@ class _Gathered:
         else:  # without a time service a clock may be right: the delays of both ways show it
             self.unset |= head.clk == ClockState.UNSYNCED
 
-    def compared(self, stored: Points, again: Callable[[], Points]) -> list[Absence]:
-        """What differs from the rollups of the same rows."""
-        if not self._all:
-            times, values = np.empty(0, np.int64), np.empty(0)
-        else:
-            times, values = (np.concatenate([part[at] for part in self._all]) for at in (0, 1))
-        found = sums.changed(stored, times, values, self.asked.span, again)
-        return [] if found is None else [found]
+    def rows(self) -> Rows:
+        """All rows in order."""
+        self.take()
+        return Rows.joined(self._parts, self.blocks.names).in_order(self.blocks.outboxes)
 
-    def rows(self) -> tuple[Times, Floats]:
-        if not self._parts:
-            return np.empty(0, np.int64), np.empty(0)
-        ranks = {ep: rank for rank, ep in enumerate(sorted({part[0] for part in self._parts}))}
-        outboxes = np.concatenate([np.full(len(part[1]), ranks[part[0]]) for part in self._parts])
-        times, values, seqs, places = (
-            np.concatenate([part[at] for part in self._parts]) for at in range(1, 5)
-        )
-        order = np.lexsort((places, seqs, outboxes, times))
-        return times[order], values[order]
-
-    def stepped(self) -> bool:
+    def stepped(self, several: Iterable[Seen]) -> bool:
         """Whether a message of the span is after a later one, or before an earlier one, by its times."""
         start, end = self.asked.span
-        far = round(self.asked.clock_max_ms * 1000)
-        by_outbox: dict[str, list[Seen]] = {}
-        for one in sorted(set(self.messages), key=lambda one: one.seq):
-            by_outbox.setdefault(one.ep, []).append(one)
-        for ordered in by_outbox.values():
-            latest = accumulate((one.last_us for one in ordered), max)
-            earliest = [*accumulate((one.first_us for one in reversed(ordered)), min)][::-1]
-            for one, before, after in zip(ordered, (-ALL, *latest), (*earliest[1:], ALL), strict=False):
-                is_here = one.first_us < end and one.last_us >= start
-                if is_here and (before > one.first_us + far or after < one.last_us - far):
-                    return True
+        far = min(round(self.asked.clock_max_ms * 1000), _FAR)
+        for one in several:
+            firsts, lasts = (np.clip(each, -_FAR, _FAR) for each in (one.firsts, one.lasts))
+            before = np.append(-ALL, np.maximum.accumulate(lasts)[:-1])
+            after = np.append(np.minimum.accumulate(firsts[::-1])[::-1][1:], ALL)
+            is_here = (firsts < end) & (lasts >= start)
+            if (is_here & ((before > firsts + far) | (after < lasts - far))).any():
+                return True
         return False
 
 
-def read_rows(source: Source, asked: Asked, outboxes: Sequence[Outbox]) -> FieldRows:
+def read_rows(
+    source: Source, asked: Asked, names: Sequence[str], outboxes: Sequence[Outbox]
+) -> dict[str, FieldRows]:
     """Everything that is stored of a field in a span, whatever the order of the chunks.
+
+    It is the first of `names`. The others, of the same stream, are given too unless there are many rows.
 
     Raises:
         TooMany: there are too many rows.
         EdgebedError: as every question to a source.
     """
-    found, start = _Gathered(asked), asked.span[0]
-    asks_sums = partial(sums.rollups, source, asked.key, asked.field, asked.span)
-    stored = asks_sums()
+    found = _Gathered(asked, names)
+    asks = {name: partial(sums.rollups, source, asked.key, name, asked.span) for name in names}
+    stored = {name: each() for name, each in asks.items()}
     low, high = sums.minutes(asked.span)
-    first = min(low, start - asked.before_us)
-    for chunk in source.chunks_between(asked.key, first, high, names=(asked.field,), beside=True):
+    first = min(low, asked.reach[0])
+    holes = found.holes
+    for chunk in source.chunks_between(asked.key, first, high, names=names, beside=True):
         if isinstance(chunk, Hole):
-            found.holes += _damaged(chunk, asked.span, source.damaged)
+            holes += _damaged(chunk, asked.span, source.damaged)
         elif len(chunk.content.times):
             found.add(chunk)
-    found.holes += found.compared(stored, asks_sums)
-    times, values = found.rows()
-    within = times >= start
+    rows, messages = found.rows(), found.blocks.messages()
+    _, device, stream = asked.key
+    absences = {*holes, *of_stream(outboxes, f"{device}/{stream}", messages, asked.span)}
     clock_ms = max(found.errors, default=None)
-    clock = CLOCK_STEPPED if found.stepped() else CLOCK_UNSET if found.unset else ""
+    clock = CLOCK_STEPPED if found.stepped(messages.values()) else CLOCK_UNSET if found.unset else ""
     if not clock and clock_ms is not None and clock_ms > asked.clock_max_ms:
         clock = CLOCK_OFF
-    _, device, stream = asked.key
-    return FieldRows(
-        times,
-        values,
-        int((within & ~np.isnan(values)).sum()),
-        int((within & np.isnan(values)).sum()),
-        sorted({*found.holes, *of_stream(outboxes, f"{device}/{stream}", found.messages, asked.span)}),
-        clock_ms,
-        clock,
-    )
+    summed = (rows.times >= low) & (rows.times < high)
+    kept = rows.is_new & (rows.times >= asked.reach[0]) & (rows.times < asked.reach[1])
+    made = {}
+    for name, values in rows.values.items():
+        times = rows.times[summed]
+        differs = sums.changed(stored[name], times, values[summed], asked.span, asks[name])
+        mine = absences if differs is None else {*absences, differs}
+        made[name] = _of_field(rows, kept, values, asked.span[0], (sorted(mine), clock_ms, clock))
+    return made
+
+
+def _of_field(
+    rows: Rows, kept: Flags, values: Floats, start: int, more: tuple[list[Absence], int | None, str]
+) -> FieldRows:
+    # a row of other fields gives no value of this one
+    kept = kept & ~(np.isnan(values) & (rows.grades == 0))
+    good = np.where(_IS_FLAGGED[rows.grades] | ~np.isfinite(values), np.nan, values)
+    times, good = (rows.times, good) if kept.all() else (rows.times[kept], good[kept])
+    within, absent = times >= start, np.isnan(good)
+    return FieldRows(times, good, int((within & ~absent).sum()), int((within & absent).sum()), *more)
 
 
 def _damaged(hole: Hole, span: Span, files: Iterable[str]) -> list[Absence]:

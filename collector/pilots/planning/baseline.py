@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from collector.ledger.ledger import Ledger
-from collector.pilots.kpis.evaluate import PeriodValue, covariate, evaluate
+from collector.pilots.kpis.evaluate import PeriodValue, covariate, evaluate_all
 from collector.store.source import Source
 from wire.errors import EdgebedError
 from wire.pilot.plan import Kpi, Plan
@@ -53,17 +53,15 @@ def baseline_values(plan: Plan, source: Source, ledger: Ledger, now_ms: int) -> 
         )
     over = Schedule(periods=tuple(each for each in planned if each.end_ms <= now_ms))
 
-    def values(kpi: Kpi, machine: str = "") -> Values:
-        return tuple(evaluate(kpi, plan, over, source, ledger, machine=machine)) if over.periods else ()
-
+    kpis, machines = planned_kpis(plan), machines_of(plan)
+    asked = [(kpi, machine) for kpi in kpis for machine in machines]
+    asked += [(covariate(plan, name), "") for name in plan.adjust.covariates]
+    found = iter(evaluate_all(asked, plan, over, source, ledger))
     return BaselineValues(
         now_ms=now_ms,
         to_come=len(planned) - len(over.periods),
         last_ms=planned[-1].end_ms,
         nodes=plan.nodes,
-        kpis={
-            kpi.id: {machine: values(kpi, machine) for machine in machines_of(plan)}
-            for kpi in planned_kpis(plan)
-        },
-        covariates={name: values(covariate(plan, name)) for name in plan.adjust.covariates},
+        kpis={kpi.id: {machine: tuple(next(found)) for machine in machines} for kpi in kpis},
+        covariates={name: tuple(next(found)) for name in plan.adjust.covariates},
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 from msgspec.structs import replace
@@ -13,7 +12,7 @@ from collector.ledger.ledger import Ledger
 from collector.pilots.effects import verdict
 from collector.pilots.effects.verdict import Verdict
 from collector.pilots.kpis.absences import DATA_CHANGED
-from collector.pilots.kpis.evaluate import PeriodValue, covariate, evaluate
+from collector.pilots.kpis.evaluate import PeriodValue, covariate, evaluate_all
 from collector.pilots.report import custody as of_custody
 from collector.pilots.report.analysis import Measured
 from collector.pilots.report.counted import counted
@@ -104,7 +103,8 @@ def _assembled(
     read = read_inputs(source, pilot.plan, pilot.over, events, firsts)
     late = _is_changed_late(pilot, list(_versions(pilot, events, read)))
     trial = Trial(pilot.plan, pilot.schedule, pilot.until_ms, ran.off_schedule, late)
-    kpis = [judged(trial, _measured(pilot, pilot.plan, kpi), _again(pilot, kpi)) for kpi in pilot.plan.kpis]
+    measured = _measured(pilot, pilot.plan, pilot.plan.kpis)
+    kpis = [judged(trial, each, _again(pilot, each.kpi)) for each in measured]
     return _report(pilot, events, ran, read, kpis)
 
 
@@ -125,42 +125,38 @@ def _require_chain(versions: Sequence[Opened]) -> None:
 # --- what is measured
 
 
-def _measured(pilot: _Pilot, plan: Plan, kpi: Kpi) -> Measured:
-    """A KPI in the periods that are over, by machine where the design compares machines."""
-    groups = plan.design.groups
+def _measured(pilot: _Pilot, plan: Plan, kpis: Sequence[Kpi]) -> list[Measured]:
+    """KPIs in the periods that are over, by machine where the design compares machines."""
+    groups, is_adjusted = plan.design.groups, plan.design.kind == "before-after"
     machines = groups.machines if groups is not None else ("",)
-    values = {machine: _evaluated(pilot, plan, kpi, machine) for machine in machines}
-    is_adjusted = plan.design.kind == "before-after"
-    covariates = [
-        _evaluated(pilot, plan, covariate(plan, name), "")
-        for name in (sorted(plan.adjust.covariates) if is_adjusted else ())
-    ]
-    return Measured(kpi, values, covariates)
-
-
-def _evaluated(pilot: _Pilot, plan: Plan, kpi: Kpi, machine: str) -> list[PeriodValue]:
-    return evaluate(
-        kpi,
-        plan,
-        pilot.schedule,
-        pilot.source,
-        pilot.ledger,
-        machine=machine,
-        until_ms=pilot.until_ms,
-        changed=pilot.events.changed.get("exposure", ()),
+    beside = [covariate(plan, name) for name in (sorted(plan.adjust.covariates) if is_adjusted else ())]
+    asked = [(kpi, machine) for kpi in kpis for machine in machines] + [(each, "") for each in beside]
+    found = iter(
+        evaluate_all(
+            asked,
+            plan,
+            pilot.schedule,
+            pilot.source,
+            pilot.ledger,
+            until_ms=pilot.until_ms,
+            changed=pilot.events.changed.get("exposure", ()),
+        )
     )
+    values = [{machine: next(found) for machine in machines} for _ in kpis]
+    covariates = list(found)
+    return [Measured(kpi, each, covariates) for kpi, each in zip(kpis, values, strict=True)]
 
 
 def _again(pilot: _Pilot, kpi: Kpi) -> Mapping[str, Callable[[], Measured]]:
     """The primary KPI with the excluded periods kept, and with twice the wash-out cut."""
     plan, design = pilot.plan, pilot.plan.design
-    found = {}
+    found: dict[str, Callable[[], Measured]] = {}
     if plan.exclude.when or plan.exclude.times:
         kept = replace(plan, exclude=Exclude(max_share=plan.exclude.max_share))
-        found["exclusions"] = partial(_measured, pilot, kept, kpi)
+        found["exclusions"] = lambda: _measured(pilot, kept, [kpi])[0]
     if design.washout_s:
         cut = replace(plan, design=replace(design, washout_s=2 * design.washout_s))
-        found["washout"] = partial(_measured, pilot, cut, kpi)
+        found["washout"] = lambda: _measured(pilot, cut, [kpi])[0]
     return found
 
 

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.pilots.kpis.row_blocks import RowBlocks, Rows
 from collector.pilots.report.stored_events import PilotEvents
-from collector.store.chunk import as_floats
 from collector.store.source import Hole, Key, Source, StoredChunk, newest_first
 from wire.pilot.plan import Plan
 from wire.pilot.schedule import Period, Phase
@@ -36,10 +36,12 @@ class InputsRead:
     clocks: dict[str, int] = field(default_factory=dict)  # node -> largest error of its clock in ms
     holes: dict[str, set[str]] = field(default_factory=dict)  # node -> what could not be read
 
-    def saw(self, node: str, ep: str, first: int, last: int) -> None:
-        """Note numbers of messages that were read."""
+    def saw(self, node: str, ep: str, first: int, last: int, phase: Phase) -> None:
+        """Note the lowest and the highest number of messages with rows of a period."""
         low, high = self.reach.get((node, ep), (first, last))
         self.reach[(node, ep)] = min(low, first), max(high, last)
+        if phase == "trial":
+            self.firsts[(node, ep)] = min(first, self.firsts.get((node, ep), first))
 
 
 def read_inputs(
@@ -90,13 +92,13 @@ def _read_stream(found: InputsRead, source: Source, key: Key, asked: _Asked) -> 
     digest, any_rows = hashlib.sha256(msgspec.json.encode(names)), False
     for period in periods:
         for start, end in _parts(source, key, (period.start_ms * 1000, period.end_ms * 1000)):
-            rows = _Rows(names)
+            rows = _Rows(names, (start, end))
             for chunk in source.chunks_between(key, start, end, names=names):
                 if isinstance(chunk, Hole):
                     found.holes.setdefault(key[0], set()).add(chunk.why)
-                else:
-                    rows.add(found, key[0], chunk, (start, end), period.phase)
-            times = rows.into(digest)
+                elif len(chunk.content.times):
+                    rows.add(found, key[0], chunk)
+            times = rows.into(digest, found, key[0], period.phase)
             any_rows = any_rows or len(times) > 0
             if period.phase == "trial":
                 for at, until_ms in enumerate(trial_until):
@@ -114,59 +116,41 @@ def _parts(source: Source, key: Key, span: tuple[int, int]) -> Iterator[tuple[in
 class _Rows:
     """Rows of some fields within a span, in any order of the chunks."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-        self._known: set[tuple[str, int]] = set()
-        self._parts: list[tuple[str, NDArray[np.int64], list[Any]]] = []
+    def __init__(self, names: Sequence[str], span: tuple[int, int]) -> None:
+        self._blocks = RowBlocks(list(names))
+        self._span = span
+        self._parts: list[Rows] = []
 
-    def add(
-        self, found: InputsRead, node: str, chunk: StoredChunk, span: tuple[int, int], phase: Phase
-    ) -> None:
-        times, head, at = chunk.content.times, chunk.content.head, 0
-        inside = (times >= span[0]) & (times < span[1])
-        seqs, places = np.zeros(len(times), np.int64), np.zeros(len(times), np.int64)
-        kept = np.zeros(len(times), np.bool_)
-        for seq, rows in head.messages:
-            part = slice(at, at + rows)
-            at += rows
-            if rows < 1 or (chunk.ep, seq) in self._known:
-                continue  # damage, or a message that is in two day files
-            self._known.add((chunk.ep, seq))
-            if inside[part].any():
-                found.saw(node, chunk.ep, seq, seq)
-                if phase == "trial":
-                    place = node, chunk.ep
-                    found.firsts[place] = min(seq, found.firsts.get(place, seq))
-            kept[part], seqs[part], places[part] = inside[part], seq, np.arange(rows)
-        if not kept.any():
-            return
-        if head.skew is not None and head.err is not None:
+    def add(self, found: InputsRead, node: str, chunk: StoredChunk) -> None:
+        times, head = chunk.content.times, chunk.content.head
+        inside = (times >= self._span[0]) & (times < self._span[1])
+        is_new = self._blocks.add(chunk)
+        if head.skew is not None and head.err is not None and (inside & is_new).any():
             found.clocks[node] = max(found.clocks.get(node, 0), abs(head.skew) + head.err)
-        columns = [chunk.content.columns.get(name) for name in self._names]
-        values = [np.full(len(times), np.nan) if each is None else as_floats(each) for each in columns]
-        quality = np.array(chunk.content.quality, np.int64)
-        self._parts.append(
-            (chunk.ep, times[kept], [seqs[kept], places[kept], quality[kept], *(v[kept] for v in values)])
-        )
+        if self._blocks.is_full:
+            self._take()
 
-    def into(self, digest: Any) -> NDArray[np.int64]:
+    def _take(self) -> None:
+        rows = self._blocks.take()
+        if rows is not None:
+            inside = (rows.times >= self._span[0]) & (rows.times < self._span[1])
+            self._parts.append(rows.where(inside & rows.is_new))
+
+    def into(self, digest: Any, found: InputsRead, node: str, phase: Phase) -> NDArray[np.int64]:
         """Add the rows in the order of time, outbox, number and place; returns their times."""
-        if not self._parts:
-            return np.empty(0, np.int64)
-        ranks = {ep: rank for rank, ep in enumerate(sorted({part[0] for part in self._parts}))}
-        times = np.concatenate([part[1] for part in self._parts])
-        outboxes = np.concatenate([np.full(len(part[1]), ranks[part[0]]) for part in self._parts])
-        columns = [
-            np.concatenate([part[2][at] for part in self._parts]) for at in range(len(self._parts[0][2]))
-        ]
-        order = np.lexsort((columns[1], columns[0], outboxes, times))
-        digest.update(times[order].astype(_RIGHT).tobytes())
-        digest.update(columns[2][order].astype(_RIGHT).tobytes())
-        for values in columns[3:]:
-            ordered = np.ascontiguousarray(values[order], "<f8")
+        self._take()
+        rows = Rows.joined(self._parts, self._blocks.names).in_order(self._blocks.outboxes)
+        for at, ep in enumerate(self._blocks.outboxes):
+            seqs = rows.seqs[rows.outboxes == at]
+            if len(seqs):
+                found.saw(node, ep, int(seqs.min()), int(seqs.max()), phase)
+        digest.update(rows.times.astype(_RIGHT).tobytes())
+        digest.update(rows.grades.astype(_RIGHT).tobytes())
+        for values in rows.values.values():
+            ordered = np.array(values, "<f8")
             ordered[np.isnan(ordered)] = np.nan  # one NaN of many
             digest.update(ordered.tobytes())
-        return np.asarray(times[order], np.int64)
+        return rows.times
 
 
 def _read_events(

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from collector.ingest.group_builder import GroupBuilder
 from collector.ledger.ledger import Ledger
 from collector.mqtt.received import Received
-from collector.pilots.kpis.evaluate import PeriodValue, evaluate
+from collector.pilots.kpis.evaluate import PeriodValue, evaluate_all
 from collector.store.clock_skew import Offset
 from collector.store.pruned import sums
 from collector.store.sqlite_source import SqliteSource
@@ -129,7 +129,9 @@ class Plant:
         """A KPI in periods between these hours after T0."""
         self.ledger.note_pruned(sums(self.folder))
         with closing(SqliteSource(self.folder)) as source:
-            return evaluate(asked, plan or a_plan(), periods(*hours), source, self.ledger, **more)
+            several = [(asked, more.pop("machine", ""))]
+            found = evaluate_all(several, plan or a_plan(), periods(*hours), source, self.ledger, **more)
+            return found[0]
 
     def value(
         self, asked: Kpi, plan: Plan | None = None, hours: Sequence[float] = (0, 8), **more: Any
