@@ -219,7 +219,7 @@ def described(media: bytes) -> bytes:
     ("answer", "hold", "kind", "sentence"),
     [
         (b"", False, DeviceUnreachable, "closes the connection without an answer"),
-        (b"", True, DeviceUnreachable, "does not answer within 0.5 s"),
+        (b"", True, DeviceUnreachable, "does not answer within 1.5 s"),
         (b"HTTP/1.0 200 OK\r\n\r\n", True, ProtocolViolation, "answers, but not in RTSP"),
         (b"HTTP/1.0 400 No\r\n\r\n", True, ProtocolViolation, "HTTP answers on this port"),
         (b"\x15\x03\x01\x00\x02\x02\x46", True, ProtocolViolation, "TLS answers on this port: use rtsps://"),
@@ -267,7 +267,7 @@ def described(media: bytes) -> bytes:
 async def test_something_else_on_the_port(
     answer: bytes, hold: bool, kind: type[AdapterError], sentence: str
 ) -> None:
-    wait_s = 0.5 if "within" in sentence else 3.0
+    wait_s = 1.5 if "within" in sentence else 3.0
     async with impostor(answer, hold=hold) as port:
         with pytest.raises(kind, match=sentence):
             await read(1, url=f"rtsp://127.0.0.1:{port}/x", open_timeout_s=wait_s)
