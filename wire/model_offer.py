@@ -6,13 +6,14 @@ import re
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from wire.errors import WireError
 from wire.printable import printable
 
 OFFER, UNDO = "model-offer", "model-undo"  # commands of the node itself
 MAX_ATTEMPT = 2**53
+SHADOW_S = 7_200.0  # for the shadow runs of an offer that states no time
 
 
 class Confirm(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -28,6 +29,14 @@ class Confirm(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     shadow: Annotated[
         int, Meta(ge=0, le=1_000_000, description="Good results before it runs, which act on nothing.")
     ] = 0
+    # without it the same as an offer of the first release, which agents of that release refuse to have more
+    shadow_s: (
+        Annotated[
+            float,
+            Meta(gt=0, le=2_592_000, description="Time in which those must come; else --timeout, or 7,200."),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 _GATE = re.compile(r" *([a-z0-9_]+) *(>=|<=|<|>|=) *([0-9]{1,12}(?:\.[0-9]{1,12})?(?:e-?[0-9]{1,2})?) *")

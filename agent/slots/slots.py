@@ -50,6 +50,7 @@ from agent.slots.update_lock import UpdateLock
 from wire.clock import Clock
 from wire.errors import EdgebedError
 from wire.messages import Evidence, ModelSlot
+from wire.model_offer import SHADOW_S
 from wire.printable import printable
 from wire.reasons import NO_REASON, Reason, because
 from wire.task_cancellation import end
@@ -415,6 +416,8 @@ class Slots:
     async def _shadow(self, name: str) -> None:
         live = self._live[name]
         confirm = replace(live.kept.confirm, results=live.kept.confirm.shadow)
+        limit_s = SHADOW_S if confirm.shadow_s is UNSET else confirm.shadow_s
+        until_s = self._clock.monotonic() + limit_s
         made = await self._candidate(name, live.kept.candidate, apart=True)
         gates = live.shadow = live.seen = Gates(confirm, _limit_ms(confirm, made))
         sick: list[Reason] = []
@@ -431,6 +434,10 @@ class Slots:
                 sick.append(_not_compared(tried.reason))
             if sick := [why for why in (*sick, made.drift) if why.why]:
                 raise EdgebedError(sick[0].why).coded(sick[0].code, **sick[0].args)
+            if self._clock.monotonic() > until_s:
+                text = f"{gates.good} of {confirm.shadow} good results in shadow within {limit_s:g} s"
+                counts = {"results": gates.good, "of": confirm.shadow, "seconds": limit_s}
+                raise EdgebedError(text).coded("slot-shadow-over", **counts)
             await self._clock.sleep(LOOK_S)
         await self._done(name, Shadowed(tried.evidence()))
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from msgspec import Struct, to_builtins
+from msgspec import UNSET, Struct, to_builtins
 from msgspec.json import encode
 from msgspec.structs import replace
 
 from wire.messages import ModelSlot
-from wire.model_offer import MAX_ATTEMPT, OFFER, UNDO, Confirm
+from wire.model_offer import MAX_ATTEMPT, OFFER, SHADOW_S, UNDO, Confirm
 from wire.reasons import NO_REASON, Args, Reason, because
 
 AGAIN_MS = 30_000  # before a command whose answer never came is requested once more
@@ -272,7 +272,8 @@ def _failure(rollout: Rollout, device: Device, report: Report, now: int) -> Reas
     if now - device.since < rollout.timeout_ms:
         return None
     seconds = rollout.timeout_ms // 1000
-    return because(f"not confirmed within {seconds:,} s", "rollout-timeout", seconds=seconds)
+    where = f": it is {slot.state}" if is_ours and slot is not None else ""
+    return because(f"not confirmed within {seconds:,} s{where}", "rollout-timeout", seconds=seconds)
 
 
 def _is_ours(rollout: Rollout, device: Device, slot: ModelSlot | None) -> bool:
@@ -395,10 +396,18 @@ def _requests(rollout: Rollout, reports: Mapping[str, Report]) -> Iterator[Reque
         if device.state == "offered":
             package = f"sha256:{rollout.digest}"
             named = {"slot": rollout.slot, "package": package, "attempt": device.attempt}
-            yield Request(node, device.command, OFFER, {**named, **to_builtins(rollout.confirm)})
+            yield Request(node, device.command, OFFER, {**named, **to_builtins(_limited(rollout))})
         elif device.state == "undoing" and reports[node].offer != "open":  # an agent runs several at once
             args = {"slot": rollout.slot, "package": f"sha256:{rollout.digest}"}
             yield Request(node, device.command, UNDO, args)
+
+
+def _limited(rollout: Rollout) -> Confirm:
+    """The gates of an offer: shadow runs have the time of a node, where no other one is stated."""
+    confirm, limit_s = rollout.confirm, rollout.timeout_ms / 1000
+    if not confirm.shadow or confirm.shadow_s is not UNSET or limit_s == SHADOW_S:
+        return confirm
+    return replace(confirm, shadow_s=limit_s)
 
 
 _REPEATED = "slot-offer-repeated"  # the attempt was used by a rollout of a state.db that is lost

@@ -44,7 +44,7 @@ def _of_rollout(command: Callable[..., None]) -> Callable[..., None]:
             "--confirm",
             default="results>=100,nan<0.001",
             show_default=True,
-            help="When it is good: results, nan, errors, p99_ms, soak_s, shadow.",
+            help="When it is good: results, nan, errors, p99_ms, soak_s, shadow, shadow_s.",
         ),
         click.option(
             "--stages", default="1,25%,100%", show_default=True, help="Numbers or shares of the nodes."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from msgspec import UNSET
@@ -12,6 +13,7 @@ from agent.outbox import Message
 from agent.slots.slot_state import Confirm
 from tests.polling import until
 from tests.unit.agent.slots.sites import INPUT, QUICK, Running, Site, SteppedClock, running
+from wire.clock import Clock
 from wire.messages import Batch, Evidence
 
 TEN = Confirm(results=5, shadow=10)
@@ -107,6 +109,43 @@ async def test_a_slot_without_a_model_has_nothing_to_compare(site: Site) -> None
         found = await agent.offer(digest, confirm=TEN)
         assert (found.state, found.code) == ("refused", "shadow-alone")
         assert (await agent.offer(digest, 2, QUICK)).state == "confirmed"
+
+
+class Ahead(Clock):
+    """A clock whose monotonic time goes on by `ahead_s` at once."""
+
+    ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead_s
+
+
+@pytest.mark.parametrize(
+    ("confirm", "limit_s"),
+    [({}, 7_200.0), pytest.param({"shadow_s": 90_000.0}, 90_000.0, marks=pytest.mark.slow)],
+)
+async def test_shadow_runs_have_an_end(site: Site, confirm: dict[str, Any], limit_s: float) -> None:
+    digest, clock = site.store.add(site.constant(0.0, "same")), Ahead()
+    async with running(site.write()) as agent:
+        agent.app.slots._clock = clock
+        offered = Confirm(shadow=1_000_000, **confirm)
+        assert not (await agent.app.slots.offer("m", digest, 1, offered)).why
+        await until(lambda: agent.report().state == "shadow", "it is in shadow")
+        await until(lambda: (ran := agent.report().ran) is not UNSET and ran.n > 3, "it gives results")
+        clock.ahead_s = limit_s - 600  # a busy machine takes less
+        await asyncio.sleep(1)
+        assert agent.report().state == "shadow"
+        clock.ahead_s = limit_s
+        await until(lambda: agent.report().state == "refused", "it is over")
+        found = agent.report()
+        assert (found.code, found.args["of"], found.args["seconds"]) == (
+            "slot-shadow-over",
+            1_000_000,
+            limit_s,
+        )
+        assert 3 < found.args["results"] < 1_000_000
+        await agent.works("base")
+        await until(lambda: not agent.app.pipeline.candidates, "its process ends")
 
 
 @pytest.mark.slow

@@ -398,9 +398,31 @@ def test_it_converges_whatever_is_lost(seed: int) -> None:
         assert set(world.states()) == {"confirmed"}
 
 
+@pytest.mark.parametrize(
+    ("confirm", "minutes", "sent"),
+    [
+        (Confirm(), 60, {}),
+        (Confirm(shadow=10), 60, {"shadow_s": 3_600.0}),
+        (Confirm(shadow=10), 120, {}),  # what an agent takes without it, and an earlier one refuses
+        (Confirm(shadow=10, shadow_s=5.0), 60, {"shadow_s": 5.0}),
+    ],
+)
+def test_shadow_runs_have_the_time_of_a_node(confirm: Confirm, minutes: int, sent: dict[str, float]) -> None:
+    world = World(fleet(1))
+    rollout = replace(world.rollout, confirm=confirm, timeout_ms=minutes * MINUTE)
+    _, (request,) = step(rollout, {"acme/p/s/n0": Report(online=True)}, MINUTE, world.id)
+    assert {key: value for key, value in request.args.items() if key == "shadow_s"} == sent
+
+
+def test_a_node_that_is_late_has_its_state_in_the_reason() -> None:
+    world = World(fleet(1, verdict="never"))
+    world.run(70)
+    assert world.rollout.why == "it failed on acme/p/s/n0: not confirmed within 3,600 s: it is unconfirmed"
+
+
 def test_gates_are_read() -> None:
     assert read_confirm("results>=5, nan<0.01,p99_ms<45") == Confirm(results=5, nan=0.01, p99_ms=45)
-    assert read_confirm("shadow=3") == Confirm(shadow=3)
+    assert read_confirm("shadow=3,shadow_s<86400") == Confirm(shadow=3, shadow_s=86_400.0)
     assert read_confirm("nan<=1e-3,results >= 1e3") == Confirm(nan=0.001, results=1_000)
     assert isinstance(read_confirm("results>=1e3").results, int)
 
