@@ -121,7 +121,7 @@ class Source(Protocol):
     def changed_events(self, place: Key, start_ms: int, end_ms: int) -> list[ChangedEvent]:
         """The events that are not as they were stored, and were or are of a node, device and type in a span.
 
-        Those whose seal was removed are of all times.
+        Those whose seal was removed, and copies of another event, are of all times.
         """
         ...
 

@@ -69,7 +69,8 @@ ORDER BY ts DESC, id DESC LIMIT ?"""
 _SEALED_THERE = f"""
 SELECT {SEALED} FROM event INDEXED BY event_by_seal WHERE seal >= ?6 AND seal < ?7 UNION ALL
 SELECT {SEALED} FROM event INDEXED BY event_by_time
-    WHERE node = ?1 AND device = ?2 AND type = ?3 AND ts >= ?4 AND ts < ?5 UNION ALL
+    WHERE node = ?1 AND device = ?2 AND type = ?3 AND ts >= ?4 AND ts < ?5
+    AND (seal < ?6 OR seal >= ?7) UNION ALL
 SELECT {SEALED} FROM event INDEXED BY event_by_seal
     WHERE seal IS NULL AND node = ?1 AND device = ?2 AND type = ?3 UNION ALL
 SELECT {SEALED} FROM event INDEXED BY event_by_seal
@@ -368,9 +369,13 @@ class SqliteSource:
         asked = (*place, start_ms, end_ms, *(begins(*place, max(0, each)) for each in (start_ms, end_ms)))
         for path, db in self._days():
             with self._guard(path):
+                before = None
                 for row in db.execute(_SEALED_THERE, asked) if version(db) >= WITH_SEALS else ():
                     if is_changed(row) and len(found) < most:
                         found.add(ChangedEvent(_times_of(row, place), path.name))
+                    elif row == before:  # a copy, in the order of the seals: it may replace any event
+                        found.add(ChangedEvent((), path.name))
+                    before = row
         if len(found) == most:  # there may be more
             found.add(ChangedEvent((), "several files"))
         return sorted(found)

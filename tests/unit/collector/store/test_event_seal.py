@@ -121,6 +121,17 @@ def test_each_column_that_somebody_changes_is_found_where_the_event_was(
         assert len(sent) == 2, "another collector does not get it"
 
 
+@pytest.mark.parametrize("copied", [1, 3])
+def test_a_copy_of_another_event_is_found_where_that_one_is(
+    store: SqliteStore, folder: Path, copied: int
+) -> None:
+    columns = f"(SELECT {SEALED} FROM event WHERE seq = {copied})"  # noqa: S608 - a constant
+    path = changed(folder, f"({SEALED}) = {columns}")
+    assert not any(is_changed(row) for row in sealed(path))
+    assert found(folder) == []
+    assert found(folder, T0, T0 + DAY_MS) == [ChangedEvent((), path.name)]
+
+
 def test_an_event_with_a_time_that_is_not_whole_ends_no_question(store: SqliteStore, folder: Path) -> None:
     for value in ("1.5", "-9e999"):
         changed(folder, f"ts = {value}")

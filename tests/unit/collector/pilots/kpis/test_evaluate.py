@@ -14,7 +14,7 @@ import pytest
 import zstandard
 from msgspec.structs import replace
 
-from collector.pilots.kpis.evaluate import PeriodValue, evaluate
+from collector.pilots.kpis.evaluate import Changed, PeriodValue, evaluate
 from collector.store.clock_skew import Offset
 from collector.store.folder import day_files
 from tests.unit.collector.pilots.kpis.stored_rows import (
@@ -218,6 +218,58 @@ def test_a_row_that_somebody_packed_again_differs_from_its_sums(plant: Plant, pa
 def at_minute(row: int) -> str:
     at = datetime.fromtimestamp((T0 + row * 10_000) // 60_000 * 60, UTC)
     return f"{at:%Y-%m-%d %H:%M}"
+
+
+ALARMS = {"alarms": Input(event="cell/alarm")}
+
+
+def alter_event(plant: Plant, statement: str) -> None:
+    with closing(sqlite3.connect(day_files(plant.folder)[0])) as db:
+        assert db.execute(f"UPDATE event SET {statement}").rowcount == 1  # noqa: S608
+        db.commit()
+
+
+def test_an_event_that_somebody_changed_counts_whatever_share_of_the_data_is_asked_for(plant: Plant) -> None:
+    nodes = [f"acme/trial/hall/cell-{n:02}" for n in range(1, 31)]
+    plant.commit([plant.event(T0 + 1_000, "cell/alarm", node=node) for node in nodes])
+    alter_event(plant, f"sev = 3 WHERE node = '{nodes[7]}'")
+    asked, plan = kpi("alarms-per-hour", "/h", **ALARMS), a_plan(*nodes, data=Data(min_complete=0.0))
+    first, second = plant.values(asked, plan, hours=(0, 1, 2))
+    assert (first.status, first.code) == ("incomplete", "data-changed")
+    assert first.why.startswith(f"{nodes[7]}/event/cell/alarm, 000001-")
+    assert second.status == "used"
+
+
+def test_an_alarm_belongs_to_an_event_beside_the_period_that_somebody_changed(plant: Plant) -> None:
+    edge = T0 + HOUR
+    plant.commit([plant.event(edge - 10_000, "cell/alarm"), plant.event(edge + 10_000, "cell/truth")])
+    alter_event(plant, "ts = ts + 3600000 WHERE type = 'truth'")
+    inputs = {**ALARMS, "truth": Input(event="cell/truth")}
+    asked = kpi("detection-precision", given={"within_s": 30.0}, **inputs)
+    found = plant.values(asked, hours=(0, 1, 2, 3, 4))
+    assert [each.code == "data-changed" for each in found] == [True, True, True, False]
+
+
+def test_a_condition_over_events_that_somebody_changed_is_not_known(plant: Plant) -> None:
+    plant.commit([*plant.series({"parts": list(range(720))}), plant.event(T0 + 1_000, "cell/alarm")])
+    alter_event(plant, "sev = 3")
+    when = replace(condition("count(alarms) > 5", alarms=""), inputs=ALARMS)
+    found = plant.values(RATE, a_plan(exclude=Exclude(when=(when,))), hours=(0, 1, 2))
+    assert [(each.status, each.code) for each in found] == [
+        ("incomplete", "condition-unknown"),
+        ("used", ""),
+    ]
+
+
+def test_an_event_of_a_switch_that_somebody_changed_costs_the_machines_of_its_node(plant: Plant) -> None:
+    plant.commit(plant.series({"parts": list(range(1_080))}))
+    several = [Changed(NODE, T0 + HOUR + 5, "switch"), Changed(OTHER, T0 - 1, "before")]
+    plan = a_plan(NODE, f"{NODE}0", OTHER)
+    for machine, is_hit in (("", True), (NODE, True), (f"{NODE}/cell", True), (f"{NODE}0", False)):
+        found = plant.values(RATE, plan, (0, 1, 2), machine=machine, changed=several)
+        assert [each.code == "data-changed" for each in found] == [False, is_hit]
+    (found_all,) = plant.values(RATE, hours=(0, 1), changed=[Changed(NODE, None, "at any time")])
+    assert (found_all.status, found_all.why) == ("incomplete", "at any time")
 
 
 def test_pruned_rows_are_not_a_quiet_period(plant: Plant, clock: Any) -> None:

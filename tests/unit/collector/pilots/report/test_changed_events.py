@@ -12,6 +12,7 @@ import pytest
 from collector.pilots.report.document import Report
 from collector.pilots.report.pages import page
 from collector.pilots.report.pages.figures import Lang
+from collector.store.event_seal import SEALED
 from collector.store.folder import day_files
 from tests.unit.collector.pilots.kpis.stored_rows import NODE, Plant
 from tests.unit.collector.pilots.report.played_pilot import PLAN, PlayedPilot, changed, report_of
@@ -102,6 +103,14 @@ def test_a_wrong_state_does_not_reach_to_the_next_switch(played: PlayedPilot) ->
     report = played.report()
     assert codes(report)["data-changed"] == (4,)
     assert 0.45 < report.ran[4].other < 0.6
+
+
+def test_a_copy_of_another_switch_may_replace_any(played: PlayedPilot) -> None:
+    columns = f"(SELECT {SEALED} FROM event WHERE seq = 12)"  # noqa: S608 - a constant
+    altered(played.plant.folder, f"({SEALED}) = {columns} WHERE seq = 10")
+    report = played.report()
+    assert named(report) == {f"{NODE}/event/_/exposure": tuple(range(20))}
+    assert codes(report)["schedule-not-kept"] == (4,)
 
 
 @pytest.mark.parametrize("statement", ["ts = ts - 3600000", "type = 'exposure'"])
