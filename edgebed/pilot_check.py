@@ -138,16 +138,47 @@ def _others(plan: Plan, api: CollectorApi) -> Iterator[Mistake]:
     """Other pilots on the same nodes: a trial changes what a baseline or another trial measures."""
     made = schedule(plan)
     trial, baseline = made.trial_ms, made.baseline_ms
+    sent = [each for each in api.ask("pilots/plans")["plans"] if _is_other(plan, each)]
+    acted = {(each["hash"], node): span for each in sent for node, span in each.get("acted", {}).items()}
+    in_use = set()
     for each in api.ask("pilots")["pilots"]:
-        if each["pilot"] == plan.pilot or each["node"] not in plan.nodes:
+        if not _is_other(plan, each) or each["node"] not in plan.nodes:
             continue
-        name = f"the pilot {each['pilot']} on {each['node']}"
+        in_use.add(key := (each["hash"], each["node"]))
+        name = _name(plan, each, each["node"])
         if _meet(trial, each["trial"]):
             yield ("windows", "trial"), f"overlaps the trial of {name}"
         elif _meet(trial, each.get("baseline")):
             yield ("windows", "trial"), f"overlaps the baseline of {name}"
-        if _meet(baseline, each["trial"]):
+        if _meet(baseline, _changed(each, acted.get(key))):
             yield ("windows", "baseline"), f"overlaps the trial of {name}"
+    # plans that were withdrawn, replaced or amended acted all the same, for as long as they did
+    for each in sent:
+        for node in plan.nodes:
+            key = each["hash"], node
+            if key not in in_use and _meet(baseline, acted.get(key)):
+                text = f"overlaps the trial of {_name(plan, each, node)}, which has ended or was amended"
+                yield ("windows", "baseline"), text
+
+
+def _is_other(plan: Plan, each: dict[str, Any]) -> bool:
+    return (each["owner"], each["pilot"]) != (plan.owner, plan.pilot)
+
+
+def _name(plan: Plan, each: dict[str, Any], node: str) -> str:
+    """A pilot as the owner of the plan may know it."""
+    named = f"the pilot {each['pilot']}" if each["owner"] == plan.owner else "another pilot"
+    return f"{named} on {node}"
+
+
+def _changed(each: dict[str, Any], acted: Sequence[int] | None) -> Sequence[int] | None:
+    """When the pilot of a node changes what is measured: its trial, or of one that is over what is known."""
+    trial: Sequence[int] = each["trial"]
+    if each["state"] != "over":
+        return trial
+    reported = each["reported"] or {}
+    is_refused = reported.get("state") in ("rejected", "failed") and reported.get("active") != each["hash"]
+    return acted or (None if is_refused and each["began"] is None else trial)
 
 
 def _meet(mine: Sequence[int] | None, other: Sequence[int] | None) -> bool:

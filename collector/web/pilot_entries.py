@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from collector.fleet.fleet import Fleet
+from collector.fleet.pilot_events import PilotEvents
 from collector.pilots.report.making import moment
 from collector.state.desired import DesiredDocument
 from collector.state.pilot_plans import SentPlan
@@ -76,6 +77,17 @@ def progress(schedule: Schedule, now_ms: int) -> dict[str, Any]:
 def opened_of(document: DesiredDocument) -> Opened | None:
     """The plan of a document; None of one that was withdrawn or that an older release wrote otherwise."""
     return plan_in(msgspec.json.encode(document.doc)) if document.doc else None
+
+
+def acted(opened: Opened, recorded: PilotEvents) -> tuple[int, int] | None:
+    """The part of the trial in which a node followed the plan, as it recorded that; None: it did not."""
+    began_ms = recorded.began.get(opened.hash)
+    if began_ms is None:
+        return None
+    start_ms, end_ms = opened.plan.schedule.trial_ms
+    replaced_ms = min((ms for ms in recorded.began.values() if ms > began_ms), default=end_ms)
+    found = max(start_ms, began_ms), min(end_ms, replaced_ms, recorded.ended.get(opened.hash, end_ms))
+    return found if found[0] < found[1] else None
 
 
 def kept_plan(one: SentPlan) -> Opened | None:

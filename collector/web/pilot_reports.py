@@ -12,13 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from collector.fleet.pilot_events import PilotEvents
 from collector.pilots.report.document import Report
 from collector.pilots.report.making import ReportMaker
 from collector.state.desired import DesiredDocuments
 from collector.state.pilot_plans import PilotPlans, SentPlan
 from collector.web.bodies import json_answer
 from collector.web.parameters import number, unknown
-from collector.web.pilot_entries import kept_plan, opened_of
+from collector.web.pilot_entries import acted, kept_plan, opened_of
 from collector.web.rules import FILTERED, Ruled, sight_of, user_of
 from wire.clock import Clock
 from wire.errors import WireError
@@ -36,15 +37,22 @@ class PilotReportRoutes:
 
     A route of HTML or PDF has a path of its own below `PATH`, calls `await self.made(request)`, renders what
     that returns in a thread, and has the rule FILTERED too: `made` itself checks who may see the pilot.
+    `recorded` gives what a node has recorded of its pilots.
     """
 
     def __init__(
-        self, plans: PilotPlans, documents: DesiredDocuments, maker: ReportMaker, clock: Clock
+        self,
+        plans: PilotPlans,
+        documents: DesiredDocuments,
+        maker: ReportMaker,
+        clock: Clock,
+        recorded: Callable[[str], PilotEvents],
     ) -> None:
         self._plans = plans
         self._documents = documents
         self._maker = maker
         self.clock = clock
+        self._recorded = recorded
 
     def routes(self) -> list[BaseRoute]:
         """Its routes."""
@@ -62,10 +70,17 @@ class PilotReportRoutes:
             wanted = (opened_of(each) for each in self._documents.all() if each.what == "pilot")
             in_use = {each.hash for each in wanted if each is not None}
             amended = {(one.tenant, one.previous) for one, _ in found}
-            made = [_entry(one, opened, in_use, amended, now_ms) for one, opened in found]
+            made = [
+                {**_entry(one, opened, in_use, amended, now_ms), "acted": self._acted(opened)}
+                for one, opened in found
+            ]
             return [*made, *map(_damaged_entry, damaged)]
 
         return json_answer({"plans": await asyncio.to_thread(answer)})
+
+    def _acted(self, opened: Opened) -> dict[str, tuple[int, int]]:
+        found = ((node, acted(opened, self._recorded(node))) for node in opened.plan.plan.nodes)
+        return {node: span for node, span in found if span is not None}
 
     async def report(self, request: Request) -> Response:
         """The report as canonical JSON."""
@@ -154,6 +169,7 @@ def _damaged_entry(one: SentPlan) -> dict[str, Any]:
         "version": one.version,
         "previous": one.previous,
         "nodes": [],
+        "acted": {},
         "trial": [one.at_ms, one.at_ms],
         "state": "damaged",
         "ts": one.at_ms,

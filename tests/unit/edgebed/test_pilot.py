@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from agent.inference.signing.signature import new_key
 from agent.inference.signing.trust import Trust, public_key
 from agent.pilots.signatures import signers
+from collector.app import Collector
 from collector.mqtt.received import Received
 from edgebed.cli import command
 from tests.unit.collector.pilots.kpis.stored_rows import HOUR, Plant
@@ -24,7 +25,7 @@ from tests.unit.wire.pilot.plans import changed, signed_plan
 from wire.clock import Clock
 from wire.codec import encode
 from wire.errors import ConfigError, EdgebedError
-from wire.messages import AgentInfo, Birth
+from wire.messages import AgentInfo, Birth, Event, Reported
 from wire.pilot.canonical import canonical
 from wire.pilot.frozen import Opened, envelope, freeze, read_signed
 from wire.pilot.plan import parse
@@ -313,6 +314,107 @@ async def test_a_plan_that_its_nodes_cannot_answer_is_refused_with_its_line(fold
             other, later, (window(now - timedelta(seconds=21)), window(trial + timedelta(seconds=19)))
         )
         assert found == f"windows.baseline: overlaps the trial of the pilot trial-1 on {NODE}"
+
+
+class Other:
+    """Another pilot on a node of its own: `trial_s` is where its trial of 20 s begins, from now on."""
+
+    def __init__(self, collector: Collector, number: int, now: datetime) -> None:
+        self.node = f"acme/trial/hall/cobot-{number}"
+        self._collector, self._now, self.events = collector, now, 0
+
+    def send(self, trial_s: float, *pairs: tuple[str, str], after: Opened | None = None) -> Opened:
+        text = stored_plan(self._now, ago_s=200).replace(f"[{NODE}]", f"[{self.node}]")
+        start = self._now + timedelta(seconds=trial_s)
+        own = self._now + timedelta(days=1)
+        text = text.replace(f"{own:%F %T}", f"{start:%F %T}")
+        text = text.replace(f"{own + timedelta(seconds=20):%F %T}", f"{start + timedelta(seconds=20):%F %T}")
+        for old, new in (("pilot: trial-1", "pilot: trial-2"), *pairs):
+            assert old in text, old
+            text = text.replace(old, new)
+        frozen = freeze(parse(text, "pilot.yaml"), after=after, reason="x" if after else "")
+        signed = envelope(frozen.payload, (("ab" * 32, b"x"),))
+        doc = msgspec.to_builtins(signed)
+        self._collector.documents.put(self.node, doc, by="kim", at_ms=1, what="pilot")
+        return read_signed(msgspec.json.encode(signed))
+
+    def withdraw(self) -> None:
+        self._collector.documents.put(self.node, {}, by="kim", at_ms=2, what="pilot")
+
+    def records(self, at_s: float, **detail: str) -> None:
+        ts = round((self._now.timestamp() + at_s) * 1_000)
+        self.events += 1
+        event = encode(Event(ep=EP, seq=32 + self.events, ts=ts, type="pilot", detail=detail))
+        now_ms = self._collector.clock.now_ms()
+        self._collector.ingest.receive(Received(f"tb1/{self.node}/event/_/pilot", event, now_ms, False, None))
+
+
+async def test_a_baseline_meets_only_what_another_pilot_did(folder: Path) -> None:
+    """The baseline begins 21 s ago. A plan that was withdrawn or amended acted for as long as it did."""
+    plan = folder / "pilot.yaml"
+    async with serving(folder) as (collector, _):
+        for number in range(10, 21):
+            fill(collector, f"acme/trial/hall/cobot-{number}")
+        url = f"http://127.0.0.1:{collector.socket.getsockname()[1]}"
+        now = datetime.fromtimestamp(collector.clock.now_ms() // 1000, UTC)
+        others = [Other(collector, number, now) for number in range(10, 21)]
+        over, touching, short, long, never, refused, amended, later, foreign, twice, unknown = others
+
+        def followed(one: Other, trial_s: float = -40, at_s: float = -60) -> Opened:
+            opened = one.send(trial_s)
+            one.records(at_s, hash=opened.hash)
+            return opened
+
+        def ended(one: Other, at_s: float) -> None:
+            digest = followed(one).hash
+            one.withdraw()
+            one.records(at_s, withdrawn=digest)
+
+        followed(over)
+        followed(touching, -41)
+        ended(short, -21)
+        ended(long, -20.5)
+        ended(never, -45)
+        refused.send(-40)
+        report = Reported(ver=1, state="rejected", ts=1, err="x", code="pilot-not-signed")
+        topic = f"tb1/{refused.node}/reported/pilot"
+        collector.ingest.receive(Received(topic, encode(report), collector.clock.now_ms(), False, None))
+        for one, at_s in ((amended, -30.0), (later, -20.5)):
+            newer = one.send(200_000, after=followed(one))
+            one.records(at_s, hash=newer.hash)
+        ownerless = parse(stored_plan(now), "x")
+        theirs = msgspec.structs.replace(ownerless, owner="hanbit", pilot="secret", nodes=(foreign.node,))
+        doc = msgspec.to_builtins(envelope(freeze(theirs).payload, (("ab" * 32, b"x"),)))
+        collector.documents.put(foreign.node, doc, by="kim", at_ms=1, what="pilot")
+        followed(twice, -100)
+        twice.send(90_000)
+        unknown.send(-40)
+        await until_stored(collector, 32 * 11 + sum(each.events for each in others))
+
+        def check(node: str) -> list[str]:
+            plan.write_text(stored_plan(now).replace(f"[{NODE}]", f"[{node}]"))
+            done = run("check", plan, "--url", url)
+            if isinstance(done.exception, ConfigError):
+                return [line.partition(": ")[2] for line in done.exception.mistakes]
+            assert done.exit_code == 0, (done.output, done.exception)
+            return []
+
+        found = {each.node: await asyncio.to_thread(check, each.node) for each in others}
+        text = "windows.baseline: overlaps the trial of the pilot trial-2 on"
+        past = "which has ended or was amended"
+        assert found == {
+            over.node: [f"{text} {over.node}"],
+            touching.node: [],
+            short.node: [],
+            long.node: [f"{text} {long.node}, {past}"],
+            never.node: [],
+            refused.node: [],
+            amended.node: [],
+            later.node: [f"{text} {later.node}, {past}"],
+            foreign.node: [f"windows.trial: overlaps the trial of another pilot on {foreign.node}"],
+            twice.node: [],
+            unknown.node: [f"{text} {unknown.node}"],  # its events may still come
+        }
 
 
 def test_a_frozen_plan_that_was_made_by_hand_gets_no_second_signature(folder: Path) -> None:

@@ -58,7 +58,7 @@ def _model_routes() -> ModelRoutes:
 
 
 def _report_routes() -> PilotReportRoutes:
-    return PilotReportRoutes(None, None, None, Clock())  # type: ignore[arg-type]
+    return PilotReportRoutes(None, None, None, Clock(), None)  # type: ignore[arg-type]
 
 
 async def test_every_route_is_documented_and_answers_as_documented(site: tuple[Collector, Get]) -> None:
