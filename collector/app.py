@@ -39,8 +39,8 @@ from collector.reset import RESET, reset
 from collector.rights.accounts import Accounts
 from collector.rights.directory import Directory
 from collector.rights.shown_problems import shown_problems
-from collector.rights.user import User
-from collector.rollout.driver import Rollouts
+from collector.rights.user import Action, User
+from collector.rollout.driver import Rollouts, Standing
 from collector.rollout.packages import Packages
 from collector.rollout.records import RolloutRecords
 from collector.state.audit import Audit
@@ -194,7 +194,10 @@ class Collector:
         """Make the rollouts, and what the routes need of them."""
         packages = Packages(self.store.folder, self.config.models_mb * 1_000_000)
         records = CommandRecords(self.state)
-        self.rollouts = Rollouts(RolloutRecords(self.state), records, self.commands, self.fleet, self.clock)
+        standing = Standing(partial(self.directory.still_may, Action.CONFIGURE), self.enrolled.is_removed)
+        self.rollouts = Rollouts(
+            RolloutRecords(self.state), records, self.commands, self.fleet, self.clock, standing
+        )
         return packages, Audit(self.state), records
 
     def _open_reports(self) -> PilotReportRoutes:

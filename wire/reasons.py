@@ -107,6 +107,8 @@ CODES: dict[str, tuple[str, ...]] = {
     "rollout-failed": ("node",),
     "rollout-not-undone": ("node",),
     "rollout-other": ("digest",),
+    "rollout-not-allowed": ("by", "node"),
+    "rollout-removed": (),
     "rollout-restored": (),
     "rollout-timeout": ("seconds",),
     "rollout-not-able": (),

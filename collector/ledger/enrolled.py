@@ -53,6 +53,11 @@ class EnrolledNodes:
         self._follow()
         return self._nodes.get(node)
 
+    def is_removed(self, node: str) -> bool:
+        """Whether the site has removed a node."""
+        found = self.of(node)
+        return found is not None and found.is_removed
+
     def generation(self, node: str) -> int:
         """The generation of a node's key; the first one where the site notes nothing about it."""
         found = self.of(node)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 
 from collector.rights.accounts import Account, Accounts, Credential, Saved, digest, user_of
-from collector.rights.user import LOCAL, User
+from collector.rights.user import LOCAL, TOKEN_FILE, Action, User
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain
 
@@ -52,6 +52,17 @@ class Directory:
     def account(self, name: str) -> Account | None:
         """What is kept of a user."""
         return self._known().accounts.get(name)
+
+    def still_may(self, action: Action, name: str, node: str) -> bool:
+        """Whether what a user has begun may go on at a node; what needed no user may.
+
+        Raises:
+            TryAgain: the users could not be read since the start.
+        """
+        account = self.account(name)
+        if account is None:
+            return name in (LOCAL.name, TOKEN_FILE.name)
+        return account.grant.allows(action, node)
 
     def session(self, secret: str) -> User | None:
         """The user of a session that is valid now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from msgspec import UNSET
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 
 from collector.fleet.commands import CommandDispatch, NotQueued
 from collector.fleet.fleet import Fleet
-from collector.rollout.engine import Report, Request, Rollout, restored, step
+from collector.rollout.engine import Report, Request, Rollout, restored, step, withheld
 from collector.rollout.records import RolloutRecords
 from collector.state.audit import AuditEntry
 from collector.state.commands import CommandRecord, CommandRecords, TooManyCommands
@@ -39,6 +40,14 @@ _LOST = (
 _LOG_LIMIT = LogRateLimit()
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What may have changed since a rollout was started."""
+
+    may: Callable[[str, str], bool]  # whether the user may configure the node
+    is_removed: Callable[[str], bool]  # whether the site has removed the node
+
+
 class Rollouts:
     """The rollouts of a collector; any thread, every method blocks for `state.db`."""
 
@@ -49,8 +58,10 @@ class Rollouts:
         dispatch: CommandDispatch,
         fleet: Fleet,
         clock: Clock,
+        standing: Standing,
     ) -> None:
         self.records = records
+        self._standing = standing
         self._commands = commands
         self._dispatch = dispatch
         self._fleet = fleet
@@ -116,6 +127,7 @@ class Rollouts:
             able=birth is None or any(one.name == OFFER for one in birth.cmds),
             slot=slot,
             signed_by="" if model is None else model.signed_by,
+            is_removed=self._standing.is_removed(node),
         )
         device = rollout.devices[node]
         if device.state == "undoing" and (offer := self._wanted(rollout, node, device.offer)) is not None:
@@ -158,8 +170,12 @@ class Rollouts:
         return record
 
     def _step(self, rollout: Rollout) -> None:
-        reports = {node: self.report(rollout, node) for node in rollout.devices}
-        after, requests = step(rollout, reports, self._clock.now_ms(), self.new_id)
+        now, asked = self._clock.now_ms(), rollout
+        ahead = rollout.of_state("waiting", "offered") if rollout.state == "running" else []
+        if barred := [node for node in ahead if not self._standing.may(rollout.by, node)]:
+            asked = withheld(rollout, barred[0], now)
+        reports = {node: self.report(asked, node) for node in asked.devices}
+        after, requests = step(asked, reports, now, self.new_id)
         if after != rollout:
             self.records.save(after, self._entry(rollout, after))
         for request in requests:

@@ -17,7 +17,7 @@ from wire.reasons import NO_REASON, Args, Reason, because
 AGAIN_MS = 30_000  # before a command whose answer never came is requested once more
 _MOST_WHY, _MOST_ARGS = 500, 1_000  # characters and bytes of a reason that is kept
 
-DeviceState = Literal["waiting", "offered", "confirmed", "failed", "undoing", "undone"]
+DeviceState = Literal["waiting", "offered", "confirmed", "failed", "undoing", "undone", "left-out"]
 RolloutState = Literal["running", "paused", "rolling-back", "rolled-back", "aborted", "done"]
 
 
@@ -95,6 +95,7 @@ class Report:
 
     online: bool = False
     able: bool = True  # its agent has the commands
+    is_removed: bool = False  # from the site: it cannot connect any more
     slot: ModelSlot | None = None
     signed_by: str = ""
     answer: Literal["none", "open", "done", "lost", "refused"] = "none"
@@ -131,9 +132,12 @@ def step(
             for node, device in rollout.devices.items()
         }
         return replace(rollout, devices=seen), []
+    placed = {
+        node: _placed(device, reports.get(node, Report()), now) for node, device in rollout.devices.items()
+    }
     devices = {
         node: _judged(rollout, device, reports.get(node, Report()), now, new_id)
-        for node, device in rollout.devices.items()
+        for node, device in placed.items()
     }
     after = replace(rollout, devices=devices)
     if after.state == "running":
@@ -160,14 +164,20 @@ def pause(rollout: Rollout, by: str, now: int) -> Rollout:
     return _in(rollout, "paused", now, because(f"{by} paused it", "rollout-paused", by=by))
 
 
-def resume(rollout: Rollout, now: int) -> Rollout:
-    """Go on; it is offered once more to nodes where it failed. Raises NotNow."""
+def withheld(rollout: Rollout, node: str, now: int) -> Rollout:
+    """Pause what a user started that may not configure one of its nodes any more."""
+    text = f"{rollout.by} may not configure {node} any more: an operator who may can resume it"
+    return _in(rollout, "paused", now, because(text, "rollout-not-allowed", by=rollout.by, node=node))
+
+
+def resume(rollout: Rollout, by: str, now: int) -> Rollout:
+    """Go on, for who resumes it; it is offered once more to nodes where it failed. Raises NotNow."""
     _require(rollout, "paused")
     again = {
         node: Device(attempt=device.attempt) if device.state == "failed" else device
         for node, device in rollout.devices.items()
     }
-    return _in(replace(rollout, devices=again, is_restored=False), "running", now, NO_REASON)
+    return _in(replace(rollout, by=by, devices=again, is_restored=False), "running", now, NO_REASON)
 
 
 def abort(rollout: Rollout, by: str, now: int, new_id: Callable[[], str]) -> Rollout:
@@ -206,6 +216,14 @@ def _undone(
 
 
 # -- one node ----------------------------------------------------------------------------------------------
+
+
+def _placed(device: Device, report: Report, now: int) -> Device:
+    """A node that the site has removed is left out, until it is enrolled again."""
+    if report.is_removed and device.state in ("waiting", "offered", "undoing"):
+        why = because("it was removed from the site", "rollout-removed")
+        return _ended(device, "left-out", report, now, why)
+    return device if report.is_removed or device.state != "left-out" else Device(attempt=device.attempt)
 
 
 def _judged(rollout: Rollout, device: Device, report: Report, now: int, new_id: Callable[[], str]) -> Device:
@@ -349,6 +367,7 @@ def _again(device: Device, now: int, new_id: Callable[[], str]) -> Device:
 def _staged(rollout: Rollout, reports: Mapping[str, Report], now: int, new_id: Callable[[], str]) -> Rollout:
     names = list(rollout.devices)[: rollout.stages[rollout.stage]]
     fresh = names[rollout.stages[rollout.stage - 1] if rollout.stage else 0 :]
+    fresh = [node for node in fresh if rollout.devices[node].state != "left-out"]
     if len(failed := rollout.of_state("failed")) > rollout.max_failed:
         return _failed(rollout, failed, now)
     devices = dict(rollout.devices)
@@ -361,7 +380,7 @@ def _staged(rollout: Rollout, reports: Mapping[str, Report], now: int, new_id: C
     in_stage = set(names)
     if any(node in in_stage and reports.get(node, Report()).online for node in undecided):
         return after
-    if not any(devices[node].state == "confirmed" for node in fresh):  # offline nodes prove nothing
+    if fresh and not any(devices[node].state == "confirmed" for node in fresh):  # offline nodes prove nothing
         none_left = all(devices[node].state == "failed" for node in fresh)
         return _failed(after, fresh, now) if none_left else after
     if rollout.stage + 1 < len(rollout.stages):

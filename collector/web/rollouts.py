@@ -203,7 +203,7 @@ class RolloutRoutes:
         now, new_id = self._clock.now_ms(), self._rollouts.new_id
         change: Callable[[Rollout], Rollout] = {
             "pause": partial(engine.pause, by=user.name, now=now),
-            "resume": partial(engine.resume, now=now),
+            "resume": partial(engine.resume, by=user.name, now=now),
             "abort": partial(engine.abort, by=user.name, now=now, new_id=new_id),
             "rollback": partial(engine.roll_back, by=user.name, now=now, new_id=new_id),
         }[act]

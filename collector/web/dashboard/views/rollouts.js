@@ -24,6 +24,7 @@ const STATES = {
   failed: ["bad", "bad"],
   undoing: ["wait", "warn"],
   undone: ["off", "idle"],
+  "left-out": ["off", "idle"],
   passed: ["ok", "good"],
   stopped: ["warn", "warn"],
   later: ["wait", "idle"],

@@ -152,7 +152,7 @@ def test_it_may_be_offered_again_with_a_higher_attempt() -> None:
     first = world.rollout.devices["acme/p/s/n0"].attempt
     for node in world.nodes.values():
         node.verdict = "confirmed"
-    world.rollout = resume(world.rollout, world.now)
+    world.rollout = resume(world.rollout, "kim", world.now)
     world.run()
     assert world.rollout.state == "done"
     assert world.rollout.devices["acme/p/s/n0"].attempt == first + 1
@@ -314,7 +314,7 @@ def test_pause_resume_abort_and_roll_back() -> None:
     assert sum(node.offers for node in world.nodes.values()) == 1
     with pytest.raises(NotNow):
         pause(world.rollout, "kim", world.now)
-    world.rollout = resume(world.rollout, world.now)
+    world.rollout = resume(world.rollout, "kim", world.now)
     world.run(1)
     world.run(2)
     world.rollout = abort(world.rollout, "kim", world.now, world.id)
@@ -326,7 +326,7 @@ def test_pause_resume_abort_and_roll_back() -> None:
     assert (world.rollout.state, world.rollout.of_state("confirmed")) == ("rolled-back", [])
     assert all(node.slot is None or node.slot.digest == "" for node in world.nodes.values())
     with pytest.raises(NotNow):
-        resume(world.rollout, world.now)
+        resume(world.rollout, "kim", world.now)
 
 
 def test_an_offline_node_is_rolled_back_when_it_comes() -> None:

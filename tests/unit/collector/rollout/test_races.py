@@ -88,7 +88,7 @@ def test_a_pause_keeps_back_what_was_not_sent() -> None:
     assert steps.step(slot=OLD, answer="none") == []
     assert steps.device == Device(attempt=1), "it waits"
     assert steps.step(slot=OLD) == []
-    steps.rollout = resume(steps.rollout, 60_000)
+    steps.rollout = resume(steps.rollout, "kim", 60_000)
     assert steps.step(slot=OLD) == [OFFER]
     assert steps.device.attempt == 2
 
@@ -99,7 +99,7 @@ def test_a_pause_requests_no_offer_again() -> None:
     first = steps.device.command
     steps.step(600_000, slot=OLD, answer="lost")
     assert steps.device.command == first
-    steps.rollout = resume(steps.rollout, 60_000)
+    steps.rollout = resume(steps.rollout, "kim", 60_000)
     steps.step(600_000, slot=OLD, answer="lost")
     assert steps.device.command != first
 

@@ -114,7 +114,7 @@ def test_an_operator_decides_what_becomes_of_it(state: Any) -> None:
         ended, requests = step(act(held, "kim", 7, lambda: "u"), {NODE: Report(True, slot=ON_TRIAL)}, 8, str)
         assert [one.name for one in requests] == ["model-undo"], act
         assert ended.devices[NODE].state == "undoing"
-    went_on, _ = step(resume(held, 7), {NODE: Report(True, slot=CONFIRMED)}, 8, str)
+    went_on, _ = step(resume(held, "kim", 7), {NODE: Report(True, slot=CONFIRMED)}, 8, str)
     assert (went_on.state, went_on.is_restored) == ("done", False)
 
 
