@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -23,6 +24,7 @@ from collector.ledger.report import ReportFilter, day_lines
 from collector.mqtt.received import Received
 from collector.refetch import refetch
 from collector.store import landed, messages
+from collector.store.folder import day_files
 from collector.store.messages import Line, Span
 from collector.store.reader import read_rows
 from collector.store.snapshot import Stopped
@@ -219,6 +221,20 @@ async def test_messages_that_the_twin_lacks_are_named_and_no_statement_is_taken_
     assert found.messages == len(traffic())
     (problem,) = found.problems
     assert "1 messages that the twin lacks" in problem
+
+
+async def test_an_event_that_somebody_changed_at_the_twin_is_not_taken_over(
+    twin: str, tmp_path: Path
+) -> None:
+    (path,) = day_files(tmp_path / "twin" / "store")
+    with closing(sqlite3.connect(path, timeout=20)) as db:
+        assert db.execute("UPDATE event SET sev = 0 WHERE type = 'alarm'").rowcount == 1
+        db.commit()
+    found = await asyncio.to_thread(fill, tmp_path / "new", twin)
+    assert found.problems == [f"{NODE} ep {EP}: the twin cannot read 1 messages that it has stored"]
+    with closing(SqliteSource(tmp_path / "new")) as source:
+        kinds = [event["type"] for _, event in source.events(NODE, "arm", limit=9, before=(ALL_US, "", 0))]
+    assert kinds == []
 
 
 async def test_one_node_alone(twin: str, tmp_path: Path) -> None:

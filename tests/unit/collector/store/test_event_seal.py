@@ -215,6 +215,7 @@ def test_a_store_of_the_release_before_goes_on_with_sealed_events(
     (path,) = day_files(old)
     clock.ms = T0
     before = columns(path)
+    assert waiting(path) > 0
     store = SqliteStore(old, clock)
     ledger = Ledger(store.load().marks)
     commit(store, ledger, [event(1, "anomaly", ts=T0)], clock.ms)
@@ -222,6 +223,7 @@ def test_a_store_of_the_release_before_goes_on_with_sealed_events(
     for _ in range(3):  # what waits in the old file is packed
         store.work()
         clock.ms += 2_000
+    assert waiting(path) == 0
     assert [schema_of(each) for each in day_files(old)] == [WITH_RAW, SCHEMA]
     assert columns(path) == before
     assert [is_changed(row) for row in sealed(day_files(old)[1])] == [False]
@@ -235,6 +237,12 @@ def test_a_store_of_the_release_before_goes_on_with_sealed_events(
     assert path.name in store.rescue([path.name])
     assert (schema_of(path), columns(path)) == (WITH_RAW, before)
     store.close()
+
+
+def waiting(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as db:
+        found: int = db.execute("SELECT count(*) FROM raw").fetchone()[0]
+        return found
 
 
 def columns(path: Path) -> list[tuple[Any, ...]]:
