@@ -30,13 +30,14 @@ from collector.store.day_schema import (
     check,
     identity,
     make_tables,
+    raw_columns,
     read_saved,
     translate,
     version,
 )
 from collector.store.event_seal import COLUMNS, SEALED, seal
 from collector.store.group import HEAD_BYTES, TOPIC_CHARS, EventRow, Group, Quarantined, Saved
-from collector.store.landed import AT_ONCE, BODY_BYTES, RAW, UNDECODABLE, Landed, decoded, joined
+from collector.store.landed import AT_ONCE, BODY_BYTES, RAW, UNDECODABLE, Landed, decoded, joined, landed_seal
 from collector.store.marks import Account, encoded
 from collector.store.removed import Pruned
 from wire.errors import EdgebedError
@@ -54,7 +55,7 @@ INSERT INTO rollup VALUES (?,?,?,?,?,?,?,?) ON CONFLICT(stream, field, minute) D
     n = n + excluded.n, late = late + excluded.late, total = total + excluded.total,
     low = min(ifnull(low, excluded.low), ifnull(excluded.low, low)),
     high = max(ifnull(high, excluded.high), ifnull(excluded.high, high))"""
-_ADD_RAW = f"INSERT INTO raw(stream, {RAW}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608 - constants
+_ADD_RAW = f"INSERT INTO raw(stream, {RAW}, seal) VALUES (?,?,?,?,?,?,?,?,?,?)"  # noqa: S608 - constants
 _ADD_CHUNK = """
 INSERT INTO chunk(stream, first_us, last_us, recv_ms, late, rows, ep, seq_a, seq_b, body)
     VALUES (?,?,?,?,?,?,?,?,?,?)"""
@@ -140,7 +141,8 @@ class DayFile:
 
     def _load_landed(self, db: sqlite3.Connection) -> None:
         keys = {at: key for key, at in self._streams.items()}
-        for stream, *row in db.execute(f"SELECT stream, {RAW} FROM raw ORDER BY id"):  # noqa: S608 - constants
+        columns = raw_columns(self._schema)
+        for stream, *row in db.execute(f"SELECT stream, {columns} FROM raw ORDER BY id"):  # noqa: S608
             try:
                 rows = decoded(keys[stream], *row)
             except (KeyError, *UNDECODABLE) as error:
@@ -271,11 +273,11 @@ class DayFile:
                     if name not in self._fields:
                         self._field(name)
                 late, skew, error = int(rows.late), rows.offset.skew_ms, rows.offset.uncertainty_ms
-                raw += [
-                    (stream, rows.ep, seq, count, rows.recv_ms, late, skew, error, body)
-                    for (seq, count), body in zip(rows.messages, rows.bodies, strict=True)
-                ]
-        self._db.executemany(_ADD_RAW, raw)
+                for (seq, count), body in zip(rows.messages, rows.bodies, strict=True):
+                    columns = (rows.ep, seq, count, rows.recv_ms, late, skew, error, body)
+                    raw.append((stream, *columns, landed_seal(rows.key, columns)))
+        if raw:  # a file without seals gets no more
+            self._db.executemany(_ADD_RAW, raw)
 
     def _pack(self, packing: _Rows) -> list[tuple[int, Chunk]]:
         """Write chunks of rows and of what waits of their streams, and remove that; the chunks."""

@@ -10,12 +10,13 @@ import msgspec
 
 from collector.store.event_seal import COLUMNS, SEALED
 from collector.store.group import Saved
+from collector.store.landed import RAW
 from collector.store.marks import read_account
 from wire.errors import EdgebedError, TryAgain
 
 SCHEMA = 3
 WITH_RAW = 2  # the first schema with the table `raw`
-WITH_SEALS = 3  # the first schema whose events have a seal
+WITH_SEALS = 3  # the first schema whose events and landed messages have a seal
 APPLICATION = 0x65646264  # "edbd" in the file header: edgebed made this file
 UNREADABLE, HOLE = "unreadable", "hole/"  # keys in `total` of a rescued file
 STATED = "pruned/"  # begins the keys in `state` under which a file states what retention removed from it
@@ -64,6 +65,7 @@ CREATE TABLE raw(
 CREATE INDEX raw_by_stream ON raw(stream)"""
 _SEALS = """;
 ALTER TABLE event ADD COLUMN seal BLOB;
+ALTER TABLE raw ADD COLUMN seal BLOB;
 CREATE INDEX event_by_seal ON event(seal)"""
 
 # messages of each node: data that are packed, events, data that landed
@@ -210,6 +212,12 @@ def make_tables(db: sqlite3.Connection, schema: int = SCHEMA) -> None:
     """Make the tables of a new file; one that is written again keeps its schema, at least `WITH_RAW`."""
     for statement in (TABLES + (_SEALS if schema >= WITH_SEALS else "")).split(";"):
         db.execute(statement)
+
+
+def raw_columns(schema: int) -> str:
+    """What `decoded` takes of a landed message, with its seal where files of this schema have one."""
+    seal = "CASE typeof(seal) WHEN 'blob' THEN seal ELSE x'' END" if schema >= WITH_SEALS else "NULL"
+    return f"{RAW}, {seal}"
 
 
 def event_columns(schema: int) -> str:

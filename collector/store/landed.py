@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
@@ -24,7 +25,12 @@ BODY_BYTES = 80  # about what a landed message takes besides its body
 
 UNDECODABLE = (WireError, TypeError, ValueError, AttributeError)
 
-RAW = "ep, seq, rows, recv_ms, late, skew, err, body"  # the columns that `decoded` takes
+RAW = "ep, seq, rows, recv_ms, late, skew, err, body"  # the columns that `decoded` takes, and a seal
+
+
+def landed_seal(key: tuple[str, str, str], columns: Sequence[object]) -> bytes:
+    """A checksum of a message that lands, with its stream."""
+    return zlib.crc32(msgspec.msgpack.encode((*key, *columns))).to_bytes(4, "big")
 
 
 def decoded(
@@ -37,8 +43,9 @@ def decoded(
     skew: int | None,
     error: int | None,
     body: bytes,
+    seal: bytes | None = None,
 ) -> ChunkRows:
-    """The rows of one message that landed.
+    """The rows of one message that landed; one of an earlier schema has no seal.
 
     Raises:
         UNDECODABLE: damage.
@@ -47,6 +54,8 @@ def decoded(
     batch = decode_plain(text, Batch)
     if (batch.ep, batch.seq, len(batch)) != (ep, seq, count) or not isinstance(recv_ms, int):
         raise WireError("it is another message than stated")
+    if seal is not None and seal != landed_seal(key, (ep, seq, count, recv_ms, late, skew, error, body)):
+        raise WireError("it was changed after being stored")
     clk = -1 if batch.clk is msgspec.UNSET else batch.clk
     rows = ChunkRows(*key, ep, clk, bool(late & 1), recv_ms, offset=Offset(skew, error))
     rows.add(batch, body, len(text))

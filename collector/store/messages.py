@@ -11,9 +11,9 @@ import numpy as np
 from msgspec import Raw, Struct
 
 from collector.store.chunk import Unpacked, read_chunk
-from collector.store.day_schema import WITH_RAW, event_columns, version
+from collector.store.day_schema import WITH_RAW, event_columns, raw_columns, version
 from collector.store.event_seal import is_changed
-from collector.store.landed import RAW, UNDECODABLE, decoded
+from collector.store.landed import UNDECODABLE, decoded
 from wire.codec import plain, seal, unsealed
 from wire.messages import Batch
 
@@ -22,11 +22,11 @@ MAX_BYTES = 8_000_000  # of an answer; a message more may follow
 _PLACE = "node = ?1 AND ep = ?2"
 # in one statement: rows are packed meanwhile, and it sees the file at one moment
 _LANDED = (
-    f"SELECT device, name, {RAW} FROM raw JOIN stream ON stream.id = raw.stream"  # noqa: S608 - constants
+    f"SELECT device, name, %s FROM raw JOIN stream ON stream.id = raw.stream"  # noqa: S608 - constants
     f" WHERE {_PLACE} AND seq BETWEEN ?3 AND ?4 UNION ALL "
 )
 _PACKED = (
-    "SELECT device, name, ep, NULL, rows, recv_ms, late, 0, 0, body"  # noqa: S608
+    "SELECT device, name, ep, NULL, rows, recv_ms, late, 0, 0, body, NULL"  # noqa: S608
     f" FROM chunk JOIN stream ON stream.id = chunk.stream WHERE {_PLACE} AND seq_b >= ?3 AND seq_a <= ?4"
 )
 _EVENTS = f"SELECT %s FROM event WHERE {_PLACE} AND seq BETWEEN ?3 AND ?4"  # noqa: S608
@@ -76,7 +76,7 @@ def messages_of(
         sqlite3.Error: the file is damaged.
     """
     schema = version(db)
-    packed = (_LANDED if schema >= WITH_RAW else "") + _PACKED
+    packed = (_LANDED % raw_columns(schema) if schema >= WITH_RAW else "") + _PACKED
     for query, read in ((packed, _data), (_EVENTS % event_columns(schema), _event)):
         for row in db.execute(query, span):
             try:
@@ -131,9 +131,9 @@ def _event(row: Sequence[Any], span: Span) -> list[StoredMessage]:
 
 
 def _data(row: Sequence[Any], span: Span) -> list[StoredMessage]:
-    device, name, ep, seq, rows, recv_ms, late, skew_ms, error_ms, body = row
+    device, name, ep, seq, rows, recv_ms, late, skew_ms, error_ms, body, sealed = row
     if seq is not None:  # as it came
-        decoded((span.node, device, name), ep, seq, rows, recv_ms, late, skew_ms, error_ms, body)
+        decoded((span.node, device, name), ep, seq, rows, recv_ms, late, skew_ms, error_ms, body, sealed)
         texts = [seal(unsealed(plain(body)))]
     else:
         chunk = read_chunk(body, declared=rows)

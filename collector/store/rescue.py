@@ -29,13 +29,14 @@ from collector.store.day_schema import (
     WITH_SEALS,
     Damaged,
     event_columns,
+    raw_columns,
     readable_text,
     remove,
     translate,
     version,
 )
 from collector.store.group import EventRow, Group, Quarantined, Saved
-from collector.store.landed import RAW, UNDECODABLE, decoded, joined
+from collector.store.landed import UNDECODABLE, decoded, joined
 from collector.store.pruned import stated_in
 from wire.errors import EdgebedError, WireError
 from wire.folder_sync import sync_folder
@@ -51,7 +52,7 @@ _CHUNKS = (
     "SELECT id, stream, first_us, last_us, recv_ms, late, rows, ep, body FROM chunk NOT INDEXED"
     " WHERE id BETWEEN ? AND ?"
 )
-_RAW = f"SELECT stream, {RAW} FROM raw NOT INDEXED WHERE id BETWEEN ? AND ?"  # noqa: S608 - constants
+_RAW = "SELECT stream, %s FROM raw NOT INDEXED WHERE id BETWEEN ? AND ?"
 _RAW_TYPES = [str, int, int, int, int, bytes]  # of ep, seq, rows, recv_ms, late and the body
 _EVENTS = "SELECT %s FROM event NOT INDEXED WHERE id BETWEEN ? AND ?"
 _QUARANTINE = "SELECT recv, topic, why, size, head FROM quarantine WHERE id BETWEEN ? AND ?"
@@ -148,7 +149,7 @@ def _copied(db: sqlite3.Connection, work: Path, saved: Saved, *, is_repaired: bo
         schema = WITH_RAW  # the first page is that of a new file, and the events are of an old one
     found, out = Rescued(), DayFile(work, saved, schema=schema)
     try:
-        for group, chunks in _groups(db, found, events):
+        for group, chunks in _groups(db, found, events, schema):
             out.write(group, chunks)
         if not found.rows:
             raise sqlite3.DatabaseError("it has no row that can be read")
@@ -185,7 +186,7 @@ def _events(db: sqlite3.Connection) -> list[EventRow]:
 
 
 def _groups(
-    db: sqlite3.Connection, found: Rescued, events: list[EventRow]
+    db: sqlite3.Connection, found: Rescued, events: list[EventRow], schema: int
 ) -> Iterator[tuple[Group, list[Chunk]]]:
     streams = {
         at: (node, device, name)
@@ -223,7 +224,7 @@ def _groups(
         found.lose(newest_ms, newest_ms, 0)
     # an estimate, for a file whose own count is damaged
     found.unreadable += unreadable_chunks * found.rows // max(1, readable_chunks)
-    yield Group(newest_ms), [*chunks, *_landed(db, streams, found)]
+    yield Group(newest_ms), [*chunks, *_landed(db, streams, found, schema)]
     found.rows += len(events)
     bad = [
         Quarantined(*row)
@@ -258,7 +259,7 @@ def _chunk(stream: tuple[str, str, str] | None, row: list[Any], found: Rescued) 
 
 
 def _landed(
-    db: sqlite3.Connection, streams: dict[int, tuple[str, str, str]], found: Rescued
+    db: sqlite3.Connection, streams: dict[int, tuple[str, str, str]], found: Rescued, schema: int
 ) -> Iterator[Chunk]:
     """Chunks of the messages that waited to be packed; none of a file that has no table for them."""
     if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'raw'").fetchone() is None:
@@ -270,8 +271,8 @@ def _landed(
         nonlocal pending
         pending += last - first + 1
 
-    for stream, *row in readable(db, _RAW, (), highest_id(db, "raw"), lost):
-        ep, seq, count, recv_ms, late, _, _, body = row
+    for stream, *row in readable(db, _RAW % raw_columns(schema), (), highest_id(db, "raw"), lost):
+        ep, seq, count, recv_ms, late, _, _, body, _ = row
         if list(map(type, (ep, seq, count, recv_ms, late, body))) != _RAW_TYPES:
             failed += 1
             continue

@@ -18,12 +18,13 @@ from collector.store.day_schema import (
     connect,
     event_columns,
     messages_in,
+    raw_columns,
     read_saved,
     translate,
     version,
 )
 from collector.store.event_seal import is_changed
-from collector.store.landed import RAW, UNDECODABLE, decoded
+from collector.store.landed import UNDECODABLE, decoded
 from collector.store.marks import Key
 from collector.store.snapshot import Step, Stopped
 from wire.errors import WireError
@@ -171,7 +172,8 @@ def _read_chunks(db: sqlite3.Connection, content: Content, found: list[str], ste
 def _read_landed(db: sqlite3.Connection, content: Content, found: list[str], step: Step) -> None:
     """Decode every message that waits to be packed."""
     streams = {at: key for at, *key in db.execute("SELECT id, node, device, name FROM stream")}
-    for at, stream, *row in db.execute(f"SELECT id, stream, {RAW} FROM raw NOT INDEXED"):  # noqa: S608 - constants
+    query = f"SELECT id, stream, {raw_columns(version(db))} FROM raw NOT INDEXED"  # noqa: S608 - constants
+    for at, stream, *row in db.execute(query):
         if stream not in streams:
             found.append(f"message {at} belongs to no stream")
             continue

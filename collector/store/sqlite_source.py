@@ -28,13 +28,14 @@ from collector.store.day_schema import (
     event_columns,
     identity,
     messages_in,
+    raw_columns,
     translate,
     version,
 )
 from collector.store.event_seal import SEALED, begins, is_changed, sealed_ms
 from collector.store.folder import aside, day_files
 from collector.store.group import Quarantined
-from collector.store.landed import RAW, UNDECODABLE, decoded, joined
+from collector.store.landed import UNDECODABLE, decoded, joined
 from collector.store.messages import Span, StoredMessage, messages_of
 from collector.store.rescue import Rescued, damage, highest_id, readable, unreadable
 from collector.store.series import Points
@@ -82,27 +83,27 @@ _STREAM = "stream = (SELECT id FROM stream WHERE node = ?1 AND device = ?2 AND n
 _CHUNK = "ep, late, first_us, last_us, rows, body"
 _SPAN = f"{_STREAM} AND last_us >= ? AND first_us < ?"
 # A statement sees the file at one moment, and rows are packed meanwhile: what waits to be packed is asked for
-# in the same one. It comes first and has no id; all parts have nine columns.
-_WAITING = f"SELECT NULL, {RAW} FROM raw WHERE {_STREAM} UNION ALL "  # noqa: S608 - constants, also below
+# in the same one. It comes first and has no id; all parts have ten columns.
+_WAITING = f"SELECT NULL, %s FROM raw WHERE {_STREAM} UNION ALL "  # noqa: S608 - constants, also below
 _REACH = f"SELECT min(first_us), max(last_us) FROM chunk WHERE {_STREAM}"  # noqa: S608
 _HAS_RAW = f"SELECT 1 FROM raw WHERE {_STREAM} LIMIT 1"  # noqa: S608
-_ROWS = f"SELECT 0, total(rows), 0, 0, 0, 0, 0, 0, 0 FROM chunk WHERE {_SPAN}"  # noqa: S608
-_IN_SPAN = f"SELECT id, {_CHUNK}, 0, 0 FROM chunk WHERE {_SPAN}"  # noqa: S608
+_ROWS = f"SELECT 0, total(rows), 0, 0, 0, 0, 0, 0, 0, 0 FROM chunk WHERE {_SPAN}"  # noqa: S608
+_IN_SPAN = f"SELECT id, {_CHUNK}, 0, 0, 0 FROM chunk WHERE {_SPAN}"  # noqa: S608
 _MINUTES = (
-    f"SELECT 0, minute, n, total, low, high, late, 0, 0 FROM rollup WHERE {_STREAM}"  # noqa: S608
+    f"SELECT 0, minute, n, total, low, high, late, 0, 0, 0 FROM rollup WHERE {_STREAM}"  # noqa: S608
     " AND field = (SELECT id FROM field WHERE name = ?) AND minute BETWEEN ? AND ?"
 )
 _SPARSE_IN_SPAN = (
-    f" UNION ALL SELECT id, {_CHUNK}, 0, 0 FROM chunk INDEXED BY chunk_sparse"  # noqa: S608
+    f" UNION ALL SELECT id, {_CHUNK}, 0, 0, 0 FROM chunk INDEXED BY chunk_sparse"  # noqa: S608
     f" WHERE late >= {SPARSE} AND {_SPAN}"
 )
 _BY_ID = f"SELECT id, {_CHUNK} FROM chunk NOT INDEXED WHERE {_SPAN} AND id BETWEEN ? AND ?"  # noqa: S608
-_RAW_BY_ID = f"SELECT {RAW} FROM raw NOT INDEXED WHERE {_STREAM} AND id BETWEEN ? AND ?"  # noqa: S608
+_RAW_BY_ID = f"SELECT %s FROM raw NOT INDEXED WHERE {_STREAM} AND id BETWEEN ? AND ?"  # noqa: S608
 _BEFORE = (
     f"SELECT {_CHUNK} FROM chunk WHERE {_STREAM} AND last_us < ?"  # noqa: S608
     " ORDER BY last_us DESC LIMIT 1"
 )
-_NEWEST = f"SELECT 0, {_CHUNK}, 0, 0 FROM ({_BEFORE})"  # noqa: S608
+_NEWEST = f"SELECT 0, {_CHUNK}, 0, 0, 0 FROM ({_BEFORE})"  # noqa: S608
 _AFTER = (
     f"SELECT {_CHUNK} FROM chunk WHERE {_STREAM} AND last_us >= ?4 AND first_us >= ?4"  # noqa: S608
     " ORDER BY last_us LIMIT 1"
@@ -174,7 +175,7 @@ class SqliteSource:
         """Chunks of what waits to be packed, what cannot be read of it, and the rows of a query beside it."""
         if version(db) < WITH_RAW:
             return [], [], db.execute(query, (*key, *rest))
-        rows = db.execute(_WAITING + query, (*key, *rest))
+        rows = db.execute(_WAITING % raw_columns(version(db)) + query, (*key, *rest))
         waiting, other = [], []
         for row in rows:
             if row[0] is not None:
@@ -226,7 +227,8 @@ class SqliteSource:
             self.suspects.add(path.name)
             yield Hole(start_us // 1000, (end_us - 1) // 1000, damage(path.name, 0))
             if has_waiting:
-                found = readable(db, _RAW_BY_ID, key, highest_id(db, "raw"))
+                query = _RAW_BY_ID % raw_columns(version(db))
+                found = readable(db, query, key, highest_id(db, "raw"))
                 yield from self._among(path, *self._landed(path, key, found), span, names, beside=beside)
             for at, *row in readable(db, _BY_ID, (*key, start_us, end_us), highest_id(db, "chunk")):
                 if at not in seen:

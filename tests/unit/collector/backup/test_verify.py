@@ -176,6 +176,12 @@ def edit(folder: Path, statement: str, day: int = 1) -> None:
         ("UPDATE raw SET seq = 7", "message 1: it is another message than stated"),
         ("UPDATE raw SET rows = 8", "message 1: it is another message than stated"),
         ("UPDATE raw SET stream = 70", "message 1 belongs to no stream"),
+        ("UPDATE raw SET recv_ms = recv_ms + 1", "message 1: it was changed after being stored"),
+        ("UPDATE raw SET late = 1", "message 1: it was changed after being stored"),
+        ("UPDATE raw SET skew = 1", "message 1: it was changed after being stored"),
+        ("UPDATE raw SET err = 1", "message 1: it was changed after being stored"),
+        ("UPDATE raw SET seal = NULL", "message 1: it was changed after being stored"),
+        ("UPDATE stream SET device = 'leg'; -- raw", "message 1: it was changed after being stored"),
         ("DELETE FROM raw", "9 messages that are marked as stored are in no day file, such as 21-29 of"),
         (
             "DELETE FROM chunk",

@@ -6,7 +6,9 @@ import sqlite3
 import tarfile
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from collector.pilots.report.document import Report
@@ -14,9 +16,11 @@ from collector.pilots.report.pages import page
 from collector.pilots.report.pages.figures import Lang
 from collector.store.event_seal import SEALED
 from collector.store.folder import day_files
+from collector.store.store import SqliteStore
 from tests.unit.collector.pilots.kpis.stored_rows import NODE, Plant
 from tests.unit.collector.pilots.report.played_pilot import PLAN, PlayedPilot, changed, report_of
 from tests.unit.collector.pilots.report.test_bad_input import codes
+from wire.codec import plain, seal, unsealed
 from wire.pilot.frozen import read_signed
 
 FIXTURE = Path(__file__).parents[4] / "fixtures/store-2/store.tar.gz"
@@ -177,6 +181,27 @@ def test_a_clock_step_that_was_changed_hides_no_step(played: PlayedPilot) -> Non
     played.plant.commit([played.plant.event(at_ms, "_/clock-step", value=-3_600.0)])
     altered(played.plant.folder, "body = replace(body, '-3600', '0') WHERE type = 'clock-step'")
     assert set(named(played.report())) == {f"{NODE}/event/_/clock-step"}
+
+
+def test_a_message_that_was_changed_before_it_was_packed_does_not_count(
+    played: PlayedPilot, clock: Any
+) -> None:
+    plant = played.plant
+    (path,) = day_files(plant.folder)
+    with closing(sqlite3.connect(path)) as db:
+        (body,) = db.execute("SELECT body FROM raw WHERE id = 3").fetchone()
+        message = msgspec.json.decode(unsealed(plain(body)))
+        message["f"]["level"] = [2 * each for each in message["f"]["level"]]
+        db.execute("UPDATE raw SET body = ? WHERE id = 3", (seal(msgspec.json.encode(message)),))
+        db.commit()
+    for _ in range(2):
+        report = played.report()
+        assert (codes(report)["no-data"], codes(report)["rows-fewer"]) == ((2,), ())
+        assert left_out(report) == {2}
+        plant.store.close()
+        plant.store = SqliteStore(plant.folder, clock)  # it is not packed by the next start either
+        clock.ms += 700_000
+        plant.store.work()
 
 
 def test_nothing_is_claimed_about_events_without_checksums(tmp_path: Path) -> None:
