@@ -202,7 +202,7 @@ class Collector:
 
     def _open_reports(self) -> PilotReportRoutes:
         """Make what gives the reports of pilots."""
-        self.reports = ReportMaker(self.store.source, self.ledger, self.clock)
+        self.reports = ReportMaker(self.store.folder, self.ledger, self.clock)
         plans, recorded = PilotPlans(self.state), self.fleet.pilot_events.of
         return PilotReportRoutes(plans, self.documents, self.reports, self.clock, recorded)
 

@@ -57,13 +57,13 @@ def export(
     it is whole. What was removed before the store, such as names of patients, is not in it; nothing else is
     removed. Exits 3 where data are damaged, were changed or are gone: `export.json` lists them.
     """
+    from collector.ledger.saved import saved_ledger
     from collector.pilots.export.croissant import About
     from collector.pilots.export.export import Stored, write
     from collector.store.pruned import sums
     from collector.store.sqlite_source import SqliteSource
     from collector.store.store import peek
     from edgebed import __version__
-    from edgebed.saved_ledger import saved_ledger
     from wire.clock import Clock
 
     if url is not None:

@@ -69,8 +69,8 @@ def of_store(plan: Plan, store: Path, now_ms: int) -> BaselineValues:
     Raises:
         EdgebedError: it cannot be read, or the plan has no baseline.
     """
+    from collector.ledger.saved import saved_ledger
     from collector.store.sqlite_source import SqliteSource
-    from edgebed.saved_ledger import saved_ledger
 
     with closing(SqliteSource(store)) as source:
         return baseline_values(plan, source, saved_ledger(store), now_ms)

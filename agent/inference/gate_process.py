@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import selectors
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.inference.decoders import ModelError
+from wire.child_process import be_first_to_go, end_with
 from wire.printable import printable
 from wire.reasons import Reason, because
 
@@ -29,7 +29,6 @@ _PER_CHILD = 512 << 20  # bytes of memory for each child that runs at the same t
 _CPU = ("vendor_id", "model name", "flags", "Features", "CPU implementer", "CPU variant", "CPU part")
 _REPORT, _STDERR = 4_000_000, 8_192  # bytes that are kept
 _POLL_S = 0.1
-_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 _GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -133,11 +132,8 @@ def answer(
 
 def limit(parent: int, memory: int, cpu_s: int = 0) -> None:
     """Set the limits of this process, the child of `parent`; without `cpu_s` it may run without end."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))  # the child does not outlive the agent
-    if os.getppid() != parent:  # the agent ended before the line above
-        os._exit(1)
-    with suppress(OSError):  # where memory is short, the kernel ends this process before the agent
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    end_with(parent)
+    be_first_to_go()
     limits = {
         resource.RLIMIT_AS: _ADDRESSES,
         resource.RLIMIT_DATA: memory,

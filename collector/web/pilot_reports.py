@@ -13,8 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from collector.fleet.pilot_events import PilotEvents
-from collector.pilots.report.document import Report
-from collector.pilots.report.making import ReportMaker
+from collector.pilots.report.making import MadeReport, ReportMaker
 from collector.state.desired import DesiredDocuments
 from collector.state.pilot_plans import PilotPlans, SentPlan
 from collector.web.bodies import json_answer
@@ -84,16 +83,9 @@ class PilotReportRoutes:
 
     async def report(self, request: Request) -> Response:
         """The report as canonical JSON."""
-        found = await self.made(request)
+        return Response((await self.made(request)).body, media_type="application/json")
 
-        def body() -> bytes:
-            from collector.pilots.report.canonical_report import report_bytes
-
-            return report_bytes(found)
-
-        return Response(await asyncio.to_thread(body), media_type="application/json")
-
-    async def made(self, request: Request) -> Report:
+    async def made(self, request: Request) -> MadeReport:
         """The report that a request asks for.
 
         Raises:

@@ -71,7 +71,7 @@ class ReportPages:
         is_fresh = bool(known) and now_ms - made_ms < max(KEEP_MS, made_ms - known["until"])
         if is_fresh and "until" not in request.query_params:
             return json_answer(known)
-        report = await self._reports.made(request)
+        report = (await self._reports.made(request)).report
         found = {"word": report.word, "reason": report.reason, "until": report.until_ms}
         if report.state == "over":
             self._verdicts[newest.hash] = found, now_ms
@@ -85,7 +85,7 @@ class ReportPages:
         from collector.pilots.report.pages.page import page
 
         lang = _language(request)
-        return await asyncio.to_thread(page, await self._reports.made(request), lang)
+        return await asyncio.to_thread(page, (await self._reports.made(request)).report, lang)
 
 
 def _language(request: Request) -> Literal["en", "ko"]:

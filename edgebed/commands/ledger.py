@@ -158,7 +158,7 @@ def _read(store: Path, asked: Mapping[str, str]) -> dict[str, Any]:
     import msgspec
 
     from collector.ledger.report import account
-    from edgebed.saved_ledger import saved_ledger
+    from collector.ledger.saved import saved_ledger
 
     detailed = any(asked.values())
     found: dict[str, Any] = msgspec.to_builtins(

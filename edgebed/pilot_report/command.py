@@ -135,7 +135,8 @@ def _versions(file: Path, older: Sequence[Path], trusted: Sequence[Path]) -> lis
 
 
 def _made(store: Path | None, versions: Sequence[Opened], until_text: str | None) -> Report:
-    from edgebed.pilot_report.make import of_store, until
+    from collector.pilots.report.from_store import of_store
+    from edgebed.pilot_report.make import until
     from wire.clock import Clock
 
     assert store is not None  # noqa: S101 - one of --store and --url is there
@@ -200,7 +201,8 @@ def _as_file(made: Report, form: Form, lang: Lang) -> bytes:
 
 
 def _recompute(given: Path, store: Path, versions: Sequence[Opened]) -> None:
-    from edgebed.pilot_report.make import difference, of_store, read_file
+    from collector.pilots.report.from_store import of_store
+    from edgebed.pilot_report.make import difference, read_file
 
     body, found = read_file(given)
     made = of_store(store, versions, found.until_ms)

@@ -1,35 +1,19 @@
-"""Makes the report of a pilot from a store, and compares it with an earlier one."""
+"""The moment of a report, and how it differs from an earlier one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from collector.pilots.report.assemble import assemble
 from collector.pilots.report.canonical_report import MAX_REPORT, read_report, report_bytes
 from collector.pilots.report.document import Report
-from collector.store.sqlite_source import SqliteSource
-from edgebed.saved_ledger import saved_ledger
 from wire.clock import Clock
 from wire.errors import EdgebedError, WireError
 from wire.pilot.frozen import Opened
 from wire.pilot.schedule import time_zone, utc_ms
-
-
-def of_store(store: Path, versions: Sequence[Opened], until_ms: int) -> Report:
-    """The report from the folder of a store; a collector may be running beside this.
-
-    Raises:
-        WireError: the versions are not of one pilot.
-        EdgebedError: the store cannot be read.
-    """
-    with closing(SqliteSource(store)) as source:
-        return assemble(versions, source, saved_ledger(store), until_ms, partial(saved_ledger, store))
 
 
 def until(text: str | None, newest: Opened, clock: Clock) -> int:

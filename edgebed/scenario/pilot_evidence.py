@@ -11,8 +11,8 @@ from collector.ledger.ledger import Ledger
 from collector.pilots.report.assemble import assemble
 from collector.pilots.report.canonical_report import report_bytes
 from collector.pilots.report.document import KpiReport
+from collector.pilots.report.from_store import of_store
 from collector.store.source import ALL, Source, newest_first
-from edgebed.pilot_report.make import of_store
 from simulators.plants.trial import Comparison
 from wire.clock import NS_PER_MS
 from wire.pilot.frozen import Opened

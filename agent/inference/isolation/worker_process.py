@@ -12,7 +12,6 @@ import socket
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from agent.inference.isolation import worker_wire
 from agent.inference.isolation.worker_wire import Answer, Job, Opened, Opening
 from agent.inference.package import load_package
 from agent.inference.session import Model
+from wire.child_process import become_nicer
 from wire.printable import printable
 
 _NICER = 5  # than the agent: telemetry goes first
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     """`python -m agent.inference.isolation.worker_process DESCRIPTOR PARENT MEMORY`, by `worker`."""
     descriptor, parent, memory = map(int, arguments)
     gate_process.limit(parent, memory)
-    _yield_to_agent()
+    become_nicer(_NICER)  # than the agent
     with socket.socket(fileno=descriptor) as channel:
         opening = worker_wire.opening.decode(channel.recv(worker_wire.MAX_PACKET))
         try:
@@ -48,18 +48,6 @@ def main(arguments: Sequence[str]) -> None:
             os._exit(0)
         _serve(channel, model)
     os._exit(0)  # skips the shutdown of the interpreter, where a hostile model could still act
-
-
-def _yield_to_agent() -> None:
-    """Become nicer where a child of this process can: a filter of system calls may end who tries."""
-    child = os.fork()
-    if child == 0:
-        with suppress(OSError):
-            os.nice(_NICER)
-            os._exit(0)
-        os._exit(1)
-    if os.waitpid(child, 0)[1] == 0:
-        os.nice(_NICER)
 
 
 def _open(opening: Opening) -> Model:

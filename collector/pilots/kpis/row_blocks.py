@@ -29,7 +29,7 @@ class Rows:
     times: Ints
     outboxes: NDArray[np.int32]
     seqs: Ints
-    places: Ints
+    places: NDArray[np.int32]
     grades: NDArray[np.uint8]
     is_new: Flags
     values: dict[str, NDArray[np.float64]]
@@ -41,7 +41,7 @@ class Rows:
             _joined([each.times for each in parts], np.int64),
             _joined([each.outboxes for each in parts], np.int32),
             _joined([each.seqs for each in parts], np.int64),
-            _joined([each.places for each in parts], np.int64),
+            _joined([each.places for each in parts], np.int32),
             _joined([each.grades for each in parts], np.uint8),
             _joined([each.is_new for each in parts], np.bool_),
             {name: _joined([each.values[name] for each in parts], np.float64) for name in names},
@@ -134,7 +134,7 @@ class RowBlocks:
             times,
             np.repeat(of_messages, counts),
             np.repeat(seqs, counts),
-            np.arange(len(times)) - np.repeat(starts, counts),
+            (np.arange(len(times)) - np.repeat(starts, counts)).astype(np.int32),
             grades,
             np.repeat(is_new, counts),
             {name: np.concatenate([_column(each.chunk, name) for each in waiting]) for name in self.names},

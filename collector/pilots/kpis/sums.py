@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 
 from collector.pilots.kpis.absences import DATA_CHANGED, Absence
+from collector.pilots.kpis.row_blocks import Flags
 from collector.pilots.kpis.steps import Floats, Span, Times
 from collector.store.chunk import MINUTE_US
 from collector.store.series import Points
@@ -28,6 +29,24 @@ def rollups(source: Source, key: Key, field: str, span: Span) -> Points:
     return Points.joined([each for each in found if isinstance(each, Points)])
 
 
+class _Minutes(NamedTuple):
+    """How many values each minute has, in order, with their smallest, largest and sum; NaN: texts."""
+
+    numbers: Times
+    counts: Floats
+    lows: Floats
+    highs: Floats
+    totals: Floats
+
+    def of(self, numbers: Times) -> _Minutes:
+        """Those of other minutes; 0 where there is none."""
+        if not len(self.numbers):
+            return _Minutes(numbers, *(np.zeros(len(numbers)) for _ in range(4)))
+        at = np.minimum(np.searchsorted(self.numbers, numbers), len(self.numbers) - 1)
+        is_there = self.numbers[at] == numbers
+        return _Minutes(numbers, *(np.where(is_there, column[at], 0.0) for column in self[1:]))
+
+
 def changed(
     stored: Points, times: Times, values: Floats, span: Span, again: Callable[[], Points]
 ) -> Absence | None:
@@ -35,23 +54,16 @@ def changed(
 
     `stored` was asked for before the rows. Rows that came meanwhile are in `again`, which asks once more.
     """
-    rows, known = _by_minute(times, values), _minutes_of(stored)
+    rows = _of_rows(times, values)
     first, last = (edge // MINUTE_US for edge in minutes(span))
-    more = []
-    for number in sorted({*rows, *known.tolist()}):
-        if not first <= number < last:
-            continue
-        mine = rows.get(number, np.empty(0))
-        word = _compared(stored, known, number, mine)
-        if word == "differ":
-            return _absence(span, number)
-        if word == "more":
-            more.append((number, mine))
-    newer = again() if more else stored
-    known = _minutes_of(newer)
-    for number, mine in more:
-        if _compared(newer, known, number, mine) == "more":
-            return _absence(span, number)
+    numbers, differs, more = _compared(rows, _of_points(stored), (first, last))
+    if differs.any():
+        return _absence(span, int(numbers[differs][0]))
+    if more.any():
+        others, _, still = _compared(rows, _of_points(again()), (first, last))
+        late = np.intersect1d(numbers[more], others[still])
+        if len(late):
+            return _absence(span, int(late[0]))
     return None
 
 
@@ -60,33 +72,46 @@ def _absence(span: Span, number: int) -> Absence:
     return Absence(*span, DATA_CHANGED, f"the rows of {at:%Y-%m-%d %H:%M} UTC differ from their sums")
 
 
-def _by_minute(times: Times, values: Floats) -> dict[int, Floats]:
+def _of_rows(times: Times, values: Floats) -> _Minutes:
     kept = ~np.isnan(values)
-    if not kept.any():
-        return {}
-    numbers, places = np.unique(times[kept] // MINUTE_US, return_inverse=True)
-    order = np.argsort(places, kind="stable")
-    starts = np.searchsorted(places[order], np.arange(len(numbers)))
-    parts = np.split(values[kept][order], starts[1:])
-    return dict(zip(numbers.tolist(), parts, strict=True))
+    if not kept.all():
+        times, values = times[kept], values[kept]
+    numbers = times // MINUTE_US
+    if (np.diff(numbers) < 0).any():
+        order = np.argsort(numbers, kind="stable")
+        numbers, values = numbers[order], values[order]
+    return _by_minute(numbers, np.ones(len(numbers)), values, values, values)
 
 
-def _minutes_of(stored: Points) -> Times:
-    return (stored.t * 1000 // MINUTE_US).astype(np.int64)
+def _of_points(stored: Points) -> _Minutes:
+    """They are in the order of time, and several may share a minute."""
+    numbers = (stored.t * 1000 // MINUTE_US).astype(np.int64)
+    return _by_minute(numbers, stored.n, stored.low, stored.high, stored.total)
 
 
-def _compared(stored: Points, known: Times, number: int, values: Floats) -> Literal["same", "more", "differ"]:
-    """Rows of a minute beside their sums; `more`: rows without sums, which may have come meanwhile."""
-    here = slice(*np.searchsorted(known, [number, number + 1]))  # the points are in the order of time
-    low, high, count = stored.low[here], stored.high[here], int(stored.n[here].sum())
-    if np.isnan(low).any():  # texts
-        return "same"
-    if len(values) != count:
-        return "more" if len(values) > count else "differ"
-    if not count:
-        return "same"
-    if float(low.min()) != float(values.min()) or float(high.max()) != float(values.max()):
-        return "differ"
+def _by_minute(numbers: Times, counts: Floats, lows: Floats, highs: Floats, totals: Floats) -> _Minutes:
+    if not len(numbers):
+        return _Minutes(numbers, counts, lows, highs, totals)
+    starts = np.append(0, np.flatnonzero(np.diff(numbers)) + 1)
     with np.errstate(all="ignore"):
-        difference = abs(float(stored.total[here].sum()) - float(values.sum()))
-    return "differ" if difference > _CLOSE * count * float(np.abs(values).max()) else "same"
+        return _Minutes(
+            numbers[starts],
+            np.add.reduceat(counts, starts),
+            np.minimum.reduceat(lows, starts),
+            np.maximum.reduceat(highs, starts),
+            np.add.reduceat(totals, starts),
+        )
+
+
+def _compared(rows: _Minutes, stored: _Minutes, within: Span) -> tuple[Times, Flags, Flags]:
+    """Minutes, where they differ from their sums, and where rows have none, which may have come meanwhile."""
+    numbers = np.union1d(rows.numbers, stored.numbers)
+    numbers = numbers[(numbers >= within[0]) & (numbers < within[1])]
+    mine, sums = rows.of(numbers), stored.of(numbers)
+    with np.errstate(all="ignore"):
+        most = np.maximum(np.abs(mine.lows), np.abs(mine.highs))
+        is_far = np.abs(sums.totals - mine.totals) > _CLOSE * sums.counts * most
+    is_number = ~np.isnan(sums.lows)
+    is_other = (sums.lows != mine.lows) | (sums.highs != mine.highs) | is_far
+    differs = (mine.counts < sums.counts) | ((mine.counts == sums.counts) & (sums.counts > 0) & is_other)
+    return numbers, is_number & differs, is_number & (mine.counts > sums.counts)

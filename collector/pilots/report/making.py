@@ -1,19 +1,18 @@
-"""Makes reports for those who ask a running collector: one at a time, in a thread, and each only once."""
+"""Makes reports for those who ask a running collector: one at a time, in a process, and each only once."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from collector.ledger.ledger import Ledger
 from collector.pilots.report.document import Report
-from collector.store.source import Source
+from collector.pilots.report.process import ReportProcess
+from collector.pilots.report.process_wire import MAX_MADE
 from wire.clock import Clock
 from wire.errors import TryAgain
 from wire.pilot.frozen import Opened
@@ -28,8 +27,11 @@ _Key = tuple[str, int]  # hashes of the versions, since not everybody may see al
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class MadeReport:
+    """A report, and its canonical JSON."""
+
     report: Report
+    body: bytes
     stored: int  # messages of the plan's nodes when it was made
     at_s: float
 
@@ -41,17 +43,16 @@ class ReportMaker:
     again and again get the same one.
     """
 
-    def __init__(self, open_source: Callable[[], Source], ledger: Ledger, clock: Clock) -> None:
-        self._open_source = open_source
+    def __init__(self, store: Path, ledger: Ledger, clock: Clock) -> None:
+        self.process = ReportProcess(store)
         self._ledger = ledger
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "pilot-report")
-        self._making: dict[_Key, tuple[asyncio.Future[Report], str]] = {}  # with who asked first
-        self._kept: OrderedDict[_Key, _Made] = OrderedDict()
-        self._source: Source | None = None  # of the report that is being made
+        self._making: dict[_Key, tuple[asyncio.Future[MadeReport], str]] = {}  # with who asked first
+        self._kept: OrderedDict[_Key, MadeReport] = OrderedDict()
         self._is_closed = False
 
-    async def report(self, versions: Sequence[Opened], until_ms: int, *, user: str = "") -> Report:
+    async def report(self, versions: Sequence[Opened], until_ms: int, *, user: str = "") -> MadeReport:
         """The report of a pilot as of the last switch or end of a period before `until_ms`, for this user.
 
         Raises:
@@ -63,7 +64,7 @@ class ReportMaker:
         known = self._kept.get(key)
         if known is not None and self._is_fresh(known, newest):
             self._kept.move_to_end(key)
-            return known.report
+            return known
         if key not in self._making:
             own = sum(who == user for _, who in self._making.values())
             if own >= MAX_EACH:
@@ -77,18 +78,17 @@ class ReportMaker:
         return await asyncio.shield(self._making[key][0])  # who asks may leave; the next one gets it
 
     def close(self) -> None:
-        """Cut off the report that is being made. Blocks for a moment."""
+        """End the process of the report that is being made. Blocks for a moment."""
         self._is_closed = True
-        if (source := self._source) is not None:
-            source.deadline = -math.inf
+        self.process.close()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _end(self, key: _Key, done: asyncio.Future[Report]) -> None:
+    def _end(self, key: _Key, done: asyncio.Future[MadeReport]) -> None:
         self._making.pop(key, None)
         if not done.cancelled():
             done.exception()  # who asked for it may have left
 
-    def _is_fresh(self, known: _Made, newest: Opened) -> bool:
+    def _is_fresh(self, known: MadeReport, newest: Opened) -> bool:
         is_young = self._clock.monotonic() - known.at_s < KEEP_S
         return is_young or known.stored == self._stored(newest)
 
@@ -96,22 +96,16 @@ class ReportMaker:
         nodes = newest.plan.plan.nodes
         return sum(known.account.stored.count() for node in nodes for known in self._ledger.known_of(node))
 
-    def _make(self, versions: tuple[Opened, ...], key: _Key) -> Report:
-        # numpy and the analysis are loaded with the first report
-        from collector.pilots.report.assemble import assemble
+    def _make(self, versions: tuple[Opened, ...], key: _Key) -> MadeReport:
+        # what reads a report is loaded with the first one
+        from collector.pilots.report.canonical_report import read_report
 
         stored = self._stored(versions[-1])
-        with closing(self._open_source()) as source:
-            source.deadline = -math.inf if self._is_closed else time.monotonic() + LONGEST_S
-            self._source = source
-            try:
-                report = assemble(versions, source, self._ledger, key[1])
-            finally:
-                self._source = None
-        self._kept[key] = _Made(report, stored, self._clock.monotonic())
-        while len(self._kept) > _KEPT:
+        body = self.process.make(versions, key[1], LONGEST_S)
+        made = self._kept[key] = MadeReport(read_report(body), body, stored, self._clock.monotonic())
+        while len(self._kept) > _KEPT or sum(len(each.body) for each in self._kept.values()) > MAX_MADE:
             self._kept.popitem(last=False)
-        return report
+        return made
 
 
 def moment(newest: Opened, until_ms: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def pdf(html: str) -> bytes:
         )
     try:
         made = subprocess.run(
-            [sys.executable, "-I", "-m", _CHILD],
+            [sys.executable, "-I", "-m", _CHILD, str(os.getpid())],
             input=whole_words(html).encode(),
             capture_output=True,
             timeout=SECONDS,

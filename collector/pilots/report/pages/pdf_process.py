@@ -8,6 +8,8 @@ import sys
 from typing import NoReturn
 
 from collector.pilots.report.pages.pdf import NO_FONT, NO_LIBRARY, SECONDS
+from collector.pilots.report.process_wire import NICER
+from wire.child_process import be_first_to_go, become_nicer, end_with
 
 MAX_MEMORY = 2_000_000_000  # bytes of address space
 MAX_HTML = 32_000_000
@@ -15,6 +17,9 @@ MAX_HTML = 32_000_000
 
 def main() -> int:
     """Run the process; the exit is 0, NO_FONT or NO_LIBRARY."""
+    end_with(int(sys.argv[1]))
+    be_first_to_go()
+    become_nicer(NICER)
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     html = sys.stdin.buffer.read(MAX_HTML + 1)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sqlite3
 import threading
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ import pytest
 from click.testing import CliRunner
 
 from collector.app import Collector
-from collector.pilots.report import assemble as assembling
 from collector.pilots.report.canonical_report import read_report
 from collector.pilots.report.making import MAX_EACH, MAX_WAITING, ReportMaker, moment
+from collector.pilots.report.process import ReportProcess
 from collector.rights.user import Grant
-from collector.store.sqlite_source import SqliteSource
 from edgebed.pilot_report.command import report
+from tests.polling import until
 from tests.unit.collector.pilots.kpis.stored_rows import NODE, Plant
 from tests.unit.collector.pilots.report.played_pilot import (
     PERIOD_MS,
@@ -176,36 +177,29 @@ async def test_a_plan_made_by_hand_shows_no_node_of_another_tenant(
 
 
 class Held:
-    """An assembly that waits for a signal, and counts."""
+    """The process of a report that begins after a signal, and counts."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go = threading.Event()
-        self.began = threading.Event()
         self.count = 0
-        whole = assembling.assemble
+        whole = ReportProcess.make
 
-        def held(*given: Any) -> Any:
+        def held(process: ReportProcess, *given: Any) -> bytes:
             self.count += 1
-            self.began.set()
             assert self.go.wait(60)
-            return whole(*given)
+            return whole(process, *given)
 
-        monkeypatch.setattr(assembling, "assemble", held)
-
-
-@pytest.fixture
-def maker(tmp_path: Path) -> Callable[[Plant, Clock], ReportMaker]:
-    return lambda plant, clock: ReportMaker(lambda: SqliteSource(plant.folder), plant.ledger, clock)
+        monkeypatch.setattr(ReportProcess, "make", held)
 
 
 async def test_one_report_is_made_at_a_time_and_each_only_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: Callable[[Plant, Clock], ReportMaker]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant, clock = Plant(tmp_path / "store", Clock()), Clock()
     pilot, held = PlayedPilot(plant, PLAN), Held(monkeypatch)
     pilot.play()
     periods = pilot.newest.plan.schedule.trial
-    with closing(maker(plant, clock)) as made:
+    with closing(ReportMaker(plant.folder, plant.ledger, clock)) as made:
         asked = [
             asyncio.ensure_future(made.report(pilot.versions, period.end_ms, user=f"user-{at // MAX_EACH}"))
             for at, period in enumerate((*periods[:MAX_WAITING], periods[0], periods[0]))
@@ -225,42 +219,39 @@ async def test_one_report_is_made_at_a_time_and_each_only_once(
         clock.monotonic = lambda: 1e9  # type: ignore[method-assign]
         again = await made.report(pilot.versions, periods[0].end_ms)
         assert again is not found[0]
-        assert again == found[0], "rows after its moment do not change it"
+        assert again.body == found[0].body, "rows after its moment do not change it"
         assert await made.report(pilot.versions, periods[0].end_ms) is again, "nothing came since"
     plant.store.close()
 
 
 async def test_who_may_not_see_the_first_version_gets_a_report_without_it(
-    tmp_path: Path, maker: Callable[[Plant, Clock], ReportMaker]
+    tmp_path: Path,
 ) -> None:
     plant = Plant(tmp_path / "store", Clock())
     pilot = PlayedPilot(plant, PLAN)
     pilot.play()
     second = opened(changed(("min: 0.05", "min: 0.02")), after=pilot.newest, reason="x")
     until_ms = second.plan.schedule.trial_ms[1]
-    with closing(maker(plant, Clock())) as made:
+    with closing(ReportMaker(plant.folder, plant.ledger, Clock())) as made:
         both = await made.report([pilot.newest, second], until_ms)
         alone = await made.report([second], until_ms)
-    assert [len(both.versions), len(alone.versions)] == [2, 1]
+    assert [len(each.report.versions) for each in (both, alone)] == [2, 1]
     plant.store.close()
 
 
-async def test_a_collector_that_stops_cuts_the_report_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: Callable[[Plant, Clock], ReportMaker]
-) -> None:
+async def test_a_collector_that_stops_ends_the_process_of_the_report(tmp_path: Path) -> None:
     plant = Plant(tmp_path / "store", Clock())
-    pilot, held = PlayedPilot(plant, PLAN), Held(monkeypatch)
+    pilot = PlayedPilot(plant, PLAN)
     pilot.play()
-    made = maker(plant, Clock())
+    made = ReportMaker(plant.folder, plant.ledger, Clock())
     asked = asyncio.ensure_future(made.report(pilot.versions, pilot.newest.plan.schedule.trial_ms[1]))
-    await asyncio.to_thread(held.began.wait, 60)
-    closing_it = asyncio.ensure_future(asyncio.to_thread(made.close))
-    while made._source is not None and made._source.deadline > 0:  # noqa: ASYNC110 - of another thread
-        await asyncio.sleep(0.01)
-    held.go.set()
-    with pytest.raises(TryAgain):
+    pid = await until(lambda: made.process.pid)
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.to_thread(made.close)
+    with pytest.raises(TryAgain, match="the collector stops"):
         await asked
-    await closing_it
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
     with pytest.raises(TryAgain):
         await made.report(pilot.versions, 5)
     plant.store.close()

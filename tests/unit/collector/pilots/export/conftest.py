@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from collector.ledger.ledger import Ledger
+from collector.ledger.saved import saved_ledger
 from collector.pilots.export.croissant import About
 from collector.pilots.export.export import Made, Stored, write
 from collector.store.pruned import sums
 from collector.store.sqlite_source import SqliteSource
 from collector.store.store import peek
-from edgebed.saved_ledger import saved_ledger
 from tests.unit.collector.pilots.kpis.stored_rows import HOUR, T0, Plant, a_plan, kpi, periods
 from wire.pilot.frozen import FrozenPlan, Opened, envelope, read_signed
 

@@ -19,12 +19,12 @@ from collector.ledger.ledger import Ledger
 from collector.pilots.kpis import events, rows
 from collector.pilots.report.assemble import assemble
 from collector.pilots.report.document import Report
+from collector.pilots.report.from_store import of_store
 from collector.pilots.report.pages import page
 from collector.pilots.report.pages.figures import Lang
 from collector.store.folder import day_files
 from collector.store.sqlite_source import SqliteSource
 from collector.store.store import peek
-from edgebed.pilot_report.make import of_store
 from tests.unit.collector.pilots.kpis.stored_rows import NODE, Plant
 from tests.unit.collector.pilots.report.played_pilot import PLAN, PlayedPilot, level, report_of
 from wire.errors import ConfigError

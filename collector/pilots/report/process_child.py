@@ -1,0 +1,51 @@
+"""The process that makes a report: a request on stdin, the report or the text of an error on stdout."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import sys
+from pathlib import Path
+
+import msgspec
+
+from collector.pilots.report.canonical_report import report_bytes
+from collector.pilots.report.from_store import of_store
+from collector.pilots.report.process_wire import ERRORS, INSTEAD, MAX_MADE, NICER, ReportRequest
+from wire.child_process import be_first_to_go, become_nicer, end_with
+from wire.errors import EdgebedError
+from wire.pilot.frozen import read_signed
+
+
+def main() -> int:
+    """Run the process; the exit is 0 or one of `ERRORS`."""
+    end_with(int(sys.argv[1]))
+    be_first_to_go()
+    become_nicer(NICER)
+    asked = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ReportRequest)
+    resource.setrlimit(resource.RLIMIT_DATA, (asked.memory, asked.memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        sys.stdout.buffer.write(_made(asked))
+    except EdgebedError as error:
+        sys.stdout.buffer.write(str(error).encode(errors="replace"))
+        return next(status for status, kind in ERRORS.items() if isinstance(error, kind))
+    return 0
+
+
+def _made(asked: ReportRequest) -> bytes:
+    versions = [read_signed(each) for each in asked.versions]
+    try:
+        made = report_bytes(of_store(Path(asked.store), versions, asked.until_ms))
+    except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+            raise
+        mb = asked.memory / 1e6
+        raise EdgebedError(f"the report needs more than {mb:,.0f} MB of memory: {INSTEAD}") from None
+    if len(made) > MAX_MADE:
+        raise EdgebedError(f"the report has more than {MAX_MADE / 1e6:.0f} MB: {INSTEAD}")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())
