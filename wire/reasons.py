@@ -91,6 +91,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "slot-restarted": (),
     "slot-not-stored": (),
     "slot-soak-over": ("results", "of", "seconds"),
+    "slot-ended": ("digest",),
     "slot-shadow-over": ("results", "of", "seconds"),
     "slot-errors": ("failed", "of"),
     "slot-nan": ("nan", "of"),

@@ -415,6 +415,10 @@ class Pipeline:
         await self._stop(runner, why)
         return runner.name
 
+    async def stop(self, name: str, why: Reason) -> None:
+        """Stop the model of a slot and free its memory."""
+        await self._stop(self.runners[name], why)
+
     def refusal(self, package: Path) -> Reason:
         """Why the keys that count now do not allow a package; blocks. Raises ModelError: it is not one."""
         from agent.inference.package import load_package

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from agent.pipeline.agreement import Tally
 from agent.pipeline.model_run import Answer, Inference
 from agent.slots.slot_state import Confirm
@@ -20,6 +22,7 @@ Drift = Callable[[Inference], Reason]
 
 _FEW = 3  # results that are bad: fewer do not undo a version that was confirmed
 _WINDOW = 100  # newest results of a version that was confirmed, at least
+_LAST_SHARE = 0.5  # of the newest results of a version that runs again: more that are bad end it
 _SLOW_SHARE = 0.01  # 99 of 100 results keep `p99_ms`
 
 
@@ -102,6 +105,14 @@ class Gates:
             text = f"{seen.slow} of {seen.all} results took longer than {self._p99_ms:g} ms"
             return because(text, "slot-slow", slow=seen.slow, of=seen.all, p99_ms=self._p99_ms)
         return NO_REASON
+
+
+def last_gates(confirm: Confirm) -> Gates:
+    """The gates of a version that runs again and has none to go back to: half of its newest results count.
+
+    A result that is right and late is better than none, so its time does not count.
+    """
+    return Gates(replace(confirm, errors=_LAST_SHARE, nan=_LAST_SHARE), 0.0)
 
 
 class _Tally:

@@ -20,7 +20,7 @@ from agent.pipeline.model_runner import ModelRunner
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.running import Running
 from agent.pipeline.shadow import Seen
-from agent.slots.health_window import Drift, Gates, input_drift
+from agent.slots.health_window import Drift, Gates, input_drift, last_gates
 from agent.slots.model_store import ModelStore, unwritten
 from agent.slots.slot_state import (
     JUDGED,
@@ -509,7 +509,10 @@ class Slots:
         live.judged = runner
         if live.gates is None:
             confirm = live.kept.judging
-            live.gates = Gates(confirm, _limit_ms(confirm, runner), self.drift)
+            if live.kept.state == "rolled-back":
+                live.gates = last_gates(confirm)
+            else:
+                live.gates = Gates(confirm, _limit_ms(confirm, runner), self.drift)
             if live.kept.state != "unconfirmed":
                 live.gates.confirm()
             if live.kept.candidate == live.kept.current:  # the report is about it
@@ -521,12 +524,27 @@ class Slots:
         if gates is not live.gates:
             return
         why = gates.add(answer)
-        if why.why and live.kept.state in (*JUDGED, *ON_THE_WAY):
+        if why.why and live.kept.state == "rolled-back":
+            live.gates = None
+            if self._group is not None:
+                self._group.create_task(self._end(name, why), name=f"end-{name}")
+        elif why.why and live.kept.state in (*JUDGED, *ON_THE_WAY):
             live.gates = None  # one verdict
             self._then(name, Sick(why))
         elif live.kept.state == "unconfirmed" and gates.enough:
             gates.confirm()
             self._then(name, Enough())
+
+    async def _end(self, name: str, why: Reason) -> None:
+        """Stop what runs again after a version was undone: a slot goes back by itself once."""
+        live = self._live[name]
+        async with live.lock:
+            if live.kept.state != "rolled-back":
+                return
+            undone = live.kept.candidate[:12]
+            text = f"it ran again after {undone} was undone, and {why.why}: offer another version or restart"
+            log.error("model %s is stopped: %s", name, text)
+            await self._pipeline.stop(name, because(text, "slot-ended", digest=undone))
 
     def _then(self, name: str, event: Event) -> None:
         if self._group is not None:
@@ -547,6 +565,8 @@ class Slots:
                 if kept.state in (*ON_THE_WAY, "unconfirmed"):
                     await self._apply(name, Failed(_CONFIG))
                 continue
+            if kept.state == "rolled-back":
+                self._judge(name, live)
             if kept.state not in (*JUDGED, *ON_THE_WAY) or kept.previous is None:
                 continue
             if (why := self._sick(name, live)).why:
@@ -558,7 +578,7 @@ class Slots:
 
     def _is_current(self, runner: ModelRunner, live: _Live) -> bool:
         """Whether a runner has the version that is `current`: during a swap the one before still answers."""
-        return bool(live.kept.current) and runner.settings.package == self.store.path(live.kept.current)
+        return runner.settings.package == self._package(runner.name, live.kept.current)
 
     def _sick(self, name: str, live: _Live) -> Reason:
         """Why what runs cannot stay; `NO_REASON` where nothing shows."""

@@ -758,6 +758,7 @@ export default {
   "reason.slot-crashed": "The agent ended {times} times while it opened this version",
   "reason.slot-restarted": "The agent started again before the version was confirmed",
   "reason.slot-not-stored": "The offered package is not in the store of the device",
+  "reason.slot-ended": "It ran again after {digest} was undone, and failed as well: offer another version",
   "reason.slot-shadow-over": "{results} of {of} good results in shadow in {seconds}: it does not run",
   "reason.slot-soak-over": "{results} of {of} good results in {seconds}: it is not confirmed",
   "reason.slot-errors": "{failed} of {of} runs failed, more than allowed",

@@ -758,6 +758,7 @@ export default {
   "reason.slot-crashed": "이 버전을 여는 동안 에이전트가 {times}번 종료되었습니다.",
   "reason.slot-restarted": "버전이 확정되기 전에 에이전트가 다시 시작되었습니다.",
   "reason.slot-not-stored": "제안된 패키지가 장치의 저장소에 없습니다.",
+  "reason.slot-ended": "{digest} 버전을 되돌린 뒤 다시 실행했지만 이것도 실패했습니다. 다른 버전을 제안하세요.",
   "reason.slot-shadow-over": "{seconds} 동안 섀도에서 필요한 {of}개 가운데 {results}개만 정상 결과를 내어 실행하지 않습니다.",
   "reason.slot-soak-over": "{seconds} 동안 필요한 {of}개 가운데 {results}개만 정상 결과를 내어 확정되지 않았습니다.",
   "reason.slot-errors": "{of}번 실행 중 {failed}번 실패하여 허용치를 넘었습니다.",
