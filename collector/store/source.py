@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -110,9 +111,16 @@ class Source(Protocol):
         ...
 
     def events(
-        self, node: str, device: str, *, limit: int, before: Cursor, kind: str = ""
+        self,
+        node: str,
+        device: str,
+        *,
+        limit: int,
+        before: Cursor,
+        kind: str = "",
+        since_ms: float = -math.inf,
     ) -> list[tuple[str, dict[str, Any]]]:
-        """Events from before a cursor, the newest first, with the texts that `read_cursor` takes.
+        """Events since a time and before a cursor, the newest first, with texts that `read_cursor` takes.
 
         One that is not as it was stored has `CHANGED`; of parts without seals that is not known.
         """
@@ -178,16 +186,16 @@ def read_cursor(text: str) -> Cursor:
 
 
 def newest_first(
-    source: Source, node: str, device: str, before_ms: int, kind: str = ""
+    source: Source, node: str, device: str, before_ms: int, kind: str = "", since_ms: float = -math.inf
 ) -> Iterator[dict[str, Any]]:
-    """All events of a device from before a moment, the newest first; a page of them is kept at a time.
+    """The events of a device between two moments, the newest first; a page of them is kept at a time.
 
     Raises:
         EdgebedError: as every question to a source.
     """
     before: Cursor = (before_ms, "", 0)
     while True:
-        page = source.events(node, device, limit=EVENTS_A_PAGE, before=before, kind=kind)
+        page = source.events(node, device, limit=EVENTS_A_PAGE, before=before, kind=kind, since_ms=since_ms)
         yield from (event for _, event in page)
         if len(page) < EVENTS_A_PAGE:
             return

@@ -64,7 +64,7 @@ MINUTE_MS = 60_000
 
 _EVENTS = """
 SELECT id, %s FROM event INDEXED BY event_by_time
-WHERE node = ? AND device = ? AND ts <= ? AND (ts < ? OR id < ?) AND (? = '' OR type = ?)
+WHERE node = ? AND device = ? AND ts >= ? AND ts <= ? AND (ts < ? OR id < ?) AND (? = '' OR type = ?)
 ORDER BY ts DESC, id DESC LIMIT ?"""
 # What was of a place and time when it was stored, and what is of it now. NULL and text are below all blobs.
 _SEALED_THERE = f"""
@@ -143,7 +143,7 @@ class SqliteSource:
     def rows_between(self, key: Key, start_us: int, end_us: int) -> float:
         """The sum over all files."""
         total = 0.0
-        for path, db in self._days():
+        for path, db in self._days((key, start_us, end_us)):
             with self._guard(path):
                 landed, _, found = self._ask(path, db, _ROWS, key, start_us, end_us)
                 total += sum(rows for _, rows, *_ in found)
@@ -160,10 +160,8 @@ class SqliteSource:
         beside: bool = False,
     ) -> Iterator[StoredChunk | Hole]:
         """The chunks of each file, the newest file first, then what files do not give."""
-        for path, db in self._days():
+        for path, db in self._days((key, start_us, end_us)):
             with self._guard(path):
-                if not self._reaches(path, db, key, start_us, end_us):
-                    continue
                 yield from self._chunks(path, db, (key, start_us, end_us), names, beside=beside)
                 if beside:
                     yield from self._chunks_beside(path, db, key, start_us, end_us)
@@ -283,18 +281,16 @@ class SqliteSource:
 
     def _known_holes(self) -> Iterator[Hole]:
         """What a rescue could not read, and files that give nothing."""
-        for path in self._open:
-            why = damage(path.name, self._lost[path].unreadable)
-            yield from (Hole(first, last, why) for first, last in self._lost[path].holes)
+        for path, lost in list(self._lost.items()):
+            why = damage(path.name, lost.unreadable)
+            yield from (Hole(first, last, why) for first, last in lost.holes)
         yield from (Hole(-ALL, ALL, damage(name, 0)) for name in sorted(self.damaged))
 
     def rollups_between(self, key: Key, field: str, start_us: int, end_us: int) -> Iterator[Points | Hole]:
         """The rollups of each file, the newest file first, then those made here of chunks without rollups."""
         first, last = start_us // MINUTE_US, (end_us - 1) // MINUTE_US
-        for path, db in self._days():
+        for path, db in self._days((key, start_us, end_us)):
             with self._guard(path):
-                if not self._reaches(path, db, key, start_us, end_us):
-                    continue
                 span = first * MINUTE_US, end_us
                 asked = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'chunk_sparse'").fetchone()
                 # without it: a file of a release that wrote rollups of every chunk
@@ -321,27 +317,38 @@ class SqliteSource:
                         yield _by_minute(chunk, field)
         yield from self._known_holes()
 
-    def _reaches(self, path: Path, db: sqlite3.Connection, key: Key, start_us: int, end_us: int) -> bool:
-        """Whether a finished day has rows of the stream near the span; True for the day being written."""
-        if path == self._newest:
+    def _reaches(self, path: Path, span: tuple[Key, int, int]) -> bool:
+        """Whether a day may have rows of a stream near a span; False is only said of a finished one."""
+        key, start_us, end_us = span
+        known = self._reach.get(path, {})
+        if path == self._newest or key not in known:
             return True
-        known = self._reach.setdefault(path, {})
-        if key not in known:
-            try:
-                if version(db) >= WITH_RAW and db.execute(_HAS_RAW, key).fetchone():
-                    return True
-                known[key] = db.execute(_REACH, key).fetchone()
-            except SQL_ERRORS as error:
-                if not isinstance(translate(error, path), Damaged):
-                    raise
-                return True  # what the file still gives is read
         first, last = known[key]
         if not isinstance(first, int) or not isinstance(last, int):
             return first is not None  # damage; None: no rows
         return first < end_us + MINUTE_US and last >= start_us - MINUTE_US
 
+    def _note_reach(self, path: Path, db: sqlite3.Connection, key: Key) -> None:
+        """Note from when to when a finished day has rows of a stream, unless some wait to be packed."""
+        known = self._reach.setdefault(path, {})
+        if path == self._newest or key in known:
+            return
+        try:
+            if version(db) < WITH_RAW or not db.execute(_HAS_RAW, key).fetchone():
+                known[key] = db.execute(_REACH, key).fetchone()
+        except SQL_ERRORS as error:
+            if not isinstance(translate(error, path), Damaged):
+                raise  # what a damaged file still gives is read
+
     def events(
-        self, node: str, device: str, *, limit: int, before: Cursor, kind: str = ""
+        self,
+        node: str,
+        device: str,
+        *,
+        limit: int,
+        before: Cursor,
+        kind: str = "",
+        since_ms: float = -math.inf,
     ) -> list[tuple[str, dict[str, Any]]]:
         """A cursor is `(ts, file, id)`."""
         found: list[tuple[int, str, int, dict[str, Any]]] = []
@@ -350,7 +357,7 @@ class SqliteSource:
             # with the cursor's own time, only events before it in its file, and all in older files
             same = before[2] if number == before[1] else (ALL if number < before[1] else 0)
             with self._guard(path):
-                asked = (node, device, before[0], before[0], same, kind, kind, limit)
+                asked = (node, device, since_ms, before[0], before[0], same, kind, kind, limit)
                 for at, *row in db.execute(_EVENTS % event_columns(version(db)), asked):
                     _, _, etype, sev, ts, recv, ep, seq, body, *_ = row
                     head = {"ts": ts, "recv": recv, "device": device, "type": etype, "sev": sev}
@@ -481,8 +488,11 @@ class SqliteSource:
 
                 yield from messages_of(db, span, damaged=damaged)
 
-    def _days(self) -> Iterator[tuple[Path, sqlite3.Connection]]:
-        """Every day file with a connection, the newest first; an unreadable one is noted and left out."""
+    def _days(self, near: tuple[Key, int, int] | None = None) -> Iterator[tuple[Path, sqlite3.Connection]]:
+        """Every day file with a connection, the newest first; an unreadable one is noted and left out.
+
+        With `near`, a stream and a span in us, those without rows there are left out too.
+        """
         if self._is_closed:
             raise TryAgain("the store was closed: ask again when the collector runs")
         if time.monotonic() > self.deadline:  # short questions do not ask the progress handler
@@ -495,9 +505,13 @@ class SqliteSource:
             if identity(path) != self._identities[path]:
                 self._forget(path)
         for path in reversed(files):
+            if near is not None and not self._reaches(path, near):
+                continue  # it is not opened: a store may have more days than are open
             with self._guard(path):
                 db = self._connect(path)
-                if db is not None:
+                if db is not None and near is not None:
+                    self._note_reach(path, db, near[0])
+                if db is not None and (near is None or self._reaches(path, near)):
                     yield path, db
 
     @contextmanager

@@ -128,7 +128,6 @@ COVERED_BY = {
     "collector.store.snapshot": "tests/unit/collector/backup/test_backup.py",
     "collector.store.soundness": "tests/unit/collector/backup/test_verify.py",
     "collector.store.source": "tests/contract/test_store_source.py",
-    "collector.store.sqlite_source": "tests/contract/test_store_source.py",
     "wire.usage": "tests/unit/collector/web/test_usage.py",
     "wire.mqtt.errors": "tests/unit/wire/mqtt/test_async_client.py",
 }

@@ -65,7 +65,7 @@ def _within(source: Source, node: str, path: str, span: Span) -> Iterator[dict[s
     """The events `device/name` of a node within a span, the newest first, without those that were changed."""
     device, kind = path.split("/")
     # it ends before the moment that it names
-    events = newest_first(source, node, device, -(-span[1] // 1000), kind)
+    events = newest_first(source, node, device, -(-span[1] // 1000), kind, span[0] // 1000)
     for count, event in enumerate(takewhile(lambda each: each["ts"] * 1000 >= span[0], events), 1):
         if count > MAX_EVENTS:
             raise TooMany(f"{node} has more than {MAX_EVENTS:,} events {path}")

@@ -24,19 +24,22 @@ def counted(
     gives the ledger after the rows were counted, where `ledger` is a copy: messages come meanwhile.
     """
     fields, kinds = paths(plan)
+    before = {node: _by_ledger(ledger, node) for node in plan.nodes}
+    found: dict[str, dict[str, int]] = {}
     for node in plan.nodes:
-        before, is_whole = _by_ledger(ledger, node)
-        found: dict[str, int] = {}
+        mine = found.setdefault(node, {})
         for device, stream in sorted(fields):
             rows = round(source.rows_between((node, device, stream), -ALL, ALL))
-            found[f"data/{device}/{stream}"] = rows
+            mine[f"data/{device}/{stream}"] = rows
         for device, kind in sorted({*kinds, *_OF_PILOTS}):
-            found[f"event/{device}/{kind}"] = _events(source, node, device, kind)
-        after, still_whole = _by_ledger(ledger if newest is None else newest(), node)
-        for stream, rows in found.items():
+            mine[f"event/{device}/{kind}"] = _events(source, node, device, kind)
+    later = ledger if newest is None else newest()
+    for node, streams in found.items():
+        (known, is_whole), (after, still_whole) = before[node], _by_ledger(later, node)
+        for stream, rows in streams.items():
             where = f"{node}/{stream}"
-            if stream in before and rows < before[stream]:
-                yield Finding(code="rows-fewer", where=where, args={"rows": rows, "counted": before[stream]})
+            if stream in known and rows < known[stream]:
+                yield Finding(code="rows-fewer", where=where, args={"rows": rows, "counted": known[stream]})
             elif is_whole and still_whole and rows > after.get(stream, 0):
                 counted_now = after.get(stream, 0)
                 yield Finding(code="rows-more", where=where, args={"rows": rows, "counted": counted_now})

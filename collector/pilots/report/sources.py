@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Any, Self
 
 import msgspec
@@ -163,8 +162,7 @@ def _read_events(
     start_ms, end_ms = periods[0].start_ms, periods[-1].end_ms
     trial_ms = next((each.start_ms for each in periods if each.phase == "trial"), end_ms)
     digest = _EventDigest()
-    events = newest_first(source, node, device, end_ms, kind)
-    for event in takewhile(lambda each: each["ts"] >= start_ms, events):
+    for event in newest_first(source, node, device, end_ms, kind, start_ms):
         digest.add([event])
         for at, until_ms in enumerate(trial_until):
             found.rows[at] += trial_ms <= event["ts"] < until_ms
