@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 from typing import Annotated, Any
 
 import msgspec
@@ -135,7 +134,7 @@ def require_sound(opened: Opened, name: str) -> None:
         ConfigError: it has mistakes.
         WireError: its schedule is another one.
     """
-    text = json.dumps(_without_empty(msgspec.to_builtins(opened.plan.plan)), ensure_ascii=False)
+    text = msgspec.json.encode(_without_defaults(opened.plan.plan)).decode()
     try:
         again = parse(text, "")
     except ConfigError as error:
@@ -158,11 +157,18 @@ def require_signed(opened: Opened, name: str) -> None:
         )
 
 
-def _without_empty(value: Any) -> Any:
-    """Without the empty keys: a frozen plan has all keys."""
+def _without_defaults(value: Any) -> Any:
+    """What a person would write: a frozen plan has all keys, also those that no one gave."""
+    if isinstance(value, msgspec.Struct):
+        given = [(key, getattr(value, key.name)) for key in msgspec.structs.fields(value)]
+        return {key.encode_name: _without_defaults(each) for key, each in given if each != _default(key)}
     if isinstance(value, dict):
-        return {key: _without_empty(each) for key, each in value.items() if each not in (None, (), {}, "")}
-    return [_without_empty(each) for each in value] if isinstance(value, tuple) else value
+        return {key: _without_defaults(each) for key, each in value.items()}
+    return [_without_defaults(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 def _check_order(found: Schedule) -> None:

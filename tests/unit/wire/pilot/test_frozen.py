@@ -14,7 +14,7 @@ import pytest
 from tests.unit.wire.pilot.plans import PLAN, changed
 from wire.errors import WireError
 from wire.pilot.canonical import canonical
-from wire.pilot.frozen import PAYLOAD, envelope, freeze, pae, read_signed
+from wire.pilot.frozen import PAYLOAD, envelope, freeze, pae, read_signed, require_sound
 from wire.pilot.plan import parse
 
 FROZEN = freeze(parse(PLAN, "pilot.yaml"))
@@ -39,6 +39,27 @@ def test_the_plan_of_the_page_can_be_frozen() -> None:
     page = (Path(__file__).parents[4] / "docs/pilots.md").read_text()
     example = page.split("```yaml\n", 1)[1].split("```", 1)[0]
     assert len(freeze(parse(example, "docs/pilots.md")).schedule.trial) == 30
+
+
+def plans() -> list[str]:
+    """The plans of the page and of the ready configs, and some with empty keys."""
+    root = Path(__file__).parents[4]
+    page = (root / "docs/pilots.md").read_text()
+    timed = "formula: downtime\n    from: {running: {field: cell/production/running}}\n    unit: min"
+    counted = 'formula: sum(n) / 2\n    from: {n: {field: cell/production/n}}\n    unit: ""'
+    return [
+        page.split("```yaml\n", 1)[1].split("```", 1)[0],
+        *(file.read_text() for file in sorted((root / "configs/pilots").glob("*.yaml"))),
+        changed((timed, counted)),
+        changed(("    unit: min", "    unit: min\n    given: {}")),
+        changed(("washout_s: 60, carry_over_s: 60", "washout_s: 0, carry_over_s: 0")),
+    ]
+
+
+@pytest.mark.parametrize("text", plans())
+def test_every_plan_that_is_read_can_be_sent(text: str) -> None:
+    frozen = freeze(parse(text, "pilot.yaml"))
+    require_sound(read_signed(msgspec.json.encode(envelope(frozen.payload, ()))), "the plan")
 
 
 def test_a_signed_plan_reads_back() -> None:
