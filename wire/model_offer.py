@@ -40,6 +40,7 @@ class Confirm(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 _GATE = re.compile(r" *([a-z0-9_]+) *(>=|<=|<|>|=) *([0-9]{1,12}(?:\.[0-9]{1,12})?(?:e-?[0-9]{1,2})?) *")
+_WITH_UNIT = re.compile(r" *([a-z0-9_]+) *(>=|<=|<|>|=) *([0-9.]{1,25}) *[a-zA-Z]{1,12} *")
 _AT_LEAST = ("results", "shadow")
 
 
@@ -55,6 +56,9 @@ def read_confirm(text: str) -> Confirm:
         if not part.strip():
             raise WireError(f"gate {number} is empty: write such as results>=100 between the commas")
         gate = _GATE.fullmatch(part)
+        unit = None if gate is not None else _WITH_UNIT.fullmatch(part)
+        if unit is not None and unit[1] in Confirm.__struct_fields__:
+            raise WireError(f"{at} has a unit: write a number alone, such as {unit[1]}{unit[2]}{unit[3]}")
         if gate is None or gate[1] not in Confirm.__struct_fields__:
             names = ", ".join(Confirm.__struct_fields__)
             raise WireError(f"{at} is not a gate such as results>=100 or nan<0.001 of {names}")

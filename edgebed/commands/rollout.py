@@ -16,7 +16,7 @@ from wire.printable import printable
 from wire.topics import ID
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([smhd]?)")
+_TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([smhd])")
 _LONGEST_S = 2_592_000
 _ALL = {"limit": "500"}
 
@@ -182,7 +182,7 @@ def _seconds(text: str) -> float:
     found = _TIME.fullmatch(text.strip())
     if found is None:
         raise click.UsageError(f"--timeout {printable(text, 40)!r} is not a time such as 90s, 15m, 2h or 1d")
-    seconds = float(found[1]) * _UNITS[found[2] or "s"]
+    seconds = float(found[1]) * _UNITS[found[2]]
     if not 1 <= seconds <= _LONGEST_S:
         raise click.UsageError(f"--timeout {printable(text, 40)!r} is not from 1s to {_LONGEST_S // 86_400}d")
     return seconds

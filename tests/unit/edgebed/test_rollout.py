@@ -22,7 +22,22 @@ WORDS = {"--slot": "s", "--nodes": "acme/*", "--url": "http://127.0.0.1:9"}
         ("--max-failed", "-1", "--max-failed"),
         *(
             ("--timeout", text, f"--timeout {text!r} is not a time such as 90s")
-            for text in ("", "h", "2hh", "2h30m", "5mh", "nan", "inf", "-5m", "1_0h", "２h", "2 hours", "1e3")
+            for text in (
+                "",
+                "h",
+                "2hh",
+                "2h30m",
+                "5mh",
+                "nan",
+                "inf",
+                "-5m",
+                "1_0h",
+                "２h",
+                "2 hours",
+                "1e3",
+                "2",
+                "7200",
+            )
         ),
         ("--timeout", "0s", "--timeout '0s' is not from 1s to 30d"),
         ("--timeout", "31d", "--timeout '31d' is not from 1s to 30d"),

@@ -454,6 +454,10 @@ def test_gates_are_read() -> None:
         ),
         ("nan<1,\x1b[2J", r"gate 2, '\\x1b[2J', is not a gate"),
         ("n" * 5_000, "gate 1, 'nnnn"),
+        ("p99_ms<45ms", "gate 1, 'p99_ms<45ms', has a unit: write a number alone, such as p99_ms<45"),
+        ("shadow_s< 2 h", "gate 1, 'shadow_s< 2 h', has a unit: write a number alone, such as shadow_s<2"),
+        ("shadow_s<0", "gate 1, 'shadow_s<0', has a wrong number: expected a number"),
+        ("shadow_s>=9", "gate 1, 'shadow_s>=9', has the wrong sign: write shadow_s<9"),
     ],
 )  # fmt: skip
 def test_other_gates_are_refused(text: str, why: str) -> None:
