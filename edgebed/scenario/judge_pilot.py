@@ -8,11 +8,11 @@ from typing import Any
 
 from collector.pilots.report.document import KpiReport
 from edgebed.scenario.pilot_evidence import PilotEvidence
-from wire.pilot.schedule import Period
+from wire.pilot.schedule import Period, counted
 
 Judged = tuple[bool, str, str, str]  # holds, sentence, expected, found
 
-_LATE_MS = 1_000  # the agent looks at the clock at each switch, and a device needs its time
+_LATE_MS = 1_000  # at least: the agent looks at the clock at each switch, and a device needs its time
 _NEAR = 0.002  # relative: of the decimals that travel
 
 
@@ -39,25 +39,27 @@ def _frozen(name: str, found: PilotEvidence) -> Judged:
 
 
 def _schedule(name: str, found: PilotEvidence) -> Judged:
-    """Every period had at its start what the schedule has, and kept it."""
-    trial = found.opened.plan.schedule.trial
+    """Every period had what the schedule has before it counts, and kept it."""
+    plan, schedule = found.opened.plan.plan, found.opened.plan.schedule
+    trial = schedule.trial
     stated: dict[int, list[dict[str, Any]]] = {}
     for event in found.exposures:
         stated.setdefault(event["detail"]["period"], []).append(event["detail"])
-    wrong = [at for at, each in enumerate(trial) if not _is_as_planned(each, stated.get(at, []))]
+    limits = [max(each.start_ms + _LATE_MS, counted(each, plan, schedule.trial_ms[0])[0]) for each in trial]
+    wrong = [at for at, each in enumerate(trial) if not _is_as_planned(each, stated.get(at, []), limits[at])]
     text = f"{len(trial) - len(wrong)} of {len(trial)} periods"
     if wrong:
         text += f"; period {wrong[0]} has {stated.get(wrong[0], 'no event')}"
     return not wrong, f"{name}: each period ran as it was drawn", f"{len(trial)} periods", text
 
 
-def _is_as_planned(period: Period, stated: list[dict[str, Any]]) -> bool:
-    """Whether what was planned was the case within a second of the start, and until the end."""
+def _is_as_planned(period: Period, stated: list[dict[str, Any]], limit_ms: int) -> bool:
+    """Whether what was planned was the case from some time up to `limit_ms` on, and until the end."""
     right = [each["planned"] == each["actual"] == period.arm for each in stated]
     return (
         any(right)
         and all(right[right.index(True) :])
-        and 0 <= stated[right.index(True)]["from"] - period.start_ms <= _LATE_MS
+        and period.start_ms <= stated[right.index(True)]["from"] <= limit_ms
     )
 
 

@@ -30,7 +30,7 @@ async def test_twelve_periods_of_a_pilot_are_as_planned(tmp_path: Path) -> None:
     document["duration_s"] = 260
     path = tmp_path / "two.yaml"
     path.write_text(yaml.safe_dump(document))
-    report = await run(path, tmp_path / "run", rate=40, seed=11, say=lambda _: None)
+    report = await run(path, tmp_path / "run", rate=20, seed=11, say=lambda _: None)
     assert [each for each in report.verdicts if each.state != "ok"] == []
     assert len(report.verdicts) == 2 * 6 + 2
     written = tmp_path / "run/reports"

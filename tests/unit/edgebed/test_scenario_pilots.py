@@ -158,7 +158,7 @@ def no_event(found: PilotEvidence) -> None:
 
 
 def late(found: PilotEvidence) -> None:
-    found.exposures[3]["detail"]["from"] += 1_001
+    found.exposures[3]["detail"]["from"] += 2_001  # the wash-out ends after two seconds
 
 
 def other_arm(found: PilotEvidence) -> None:
@@ -218,5 +218,5 @@ def test_a_set_point_may_need_a_moment() -> None:
     found = played()
     detail: dict[str, Any] = found.exposures[3]["detail"]
     found.exposures.insert(3, {"detail": {**detail, "actual": None}})
-    detail["from"] += 400
+    detail["from"] += 2_000
     assert failed(found) == []
