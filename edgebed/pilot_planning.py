@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
 from collector.pilots.kpis.evaluate import PeriodValue
-from collector.pilots.planning.baseline import BaselineValues, baseline_values
+from collector.pilots.planning.baseline import BaselineValues
 from edgebed.collector_api import LONG_S, CollectorApi
 from wire.errors import ConfigError, EdgebedError
 from wire.pilot.plan import Plan
@@ -61,19 +60,6 @@ def _period(index: int, words: list[str]) -> PeriodValue:
     return PeriodValue(
         index, "baseline", "off", 0, 0, "used", value=value, numerator=above, denominator=below
     )
-
-
-def of_store(plan: Plan, store: Path, now_ms: int) -> BaselineValues:
-    """The values from a store, at rest or beside a running collector; nothing is written.
-
-    Raises:
-        EdgebedError: it cannot be read, or the plan has no baseline.
-    """
-    from collector.ledger.saved import saved_ledger
-    from collector.store.sqlite_source import SqliteSource
-
-    with closing(SqliteSource(store)) as source:
-        return baseline_values(plan, source, saved_ledger(store), now_ms)
 
 
 def of_collector(text: str, api: CollectorApi) -> BaselineValues:

@@ -445,7 +445,7 @@ def all_routes(sources: Sources, sign_in: SignIn) -> list[BaseRoute]:
     """Every route of the collector; docs/api.md describes each."""
     users = UserRoutes(sources.directory, sources.audit, sources.clock, sign_in.hashed, sources.fleet)
     usage = UsageRoutes(sources.fleet, sources.readers, sources.clock)
-    values = PlanValueRoutes(sources.readers, sources.ledger, sources.clock)
+    values = PlanValueRoutes(sources.reports.maker)
     own = (sources.desired, sources.commands, sources.models, sources.rollouts, sources.reports)
     others = (*own, ReportPages(sources.reports), values, sign_in, users, usage)
     return [*Api(sources).routes(), *(route for each in others for route in each.routes())]

@@ -49,7 +49,7 @@ class PilotReportRoutes:
     ) -> None:
         self._plans = plans
         self._documents = documents
-        self._maker = maker
+        self.maker = maker
         self.clock = clock
         self._recorded = recorded
 
@@ -96,7 +96,7 @@ class PilotReportRoutes:
         versions = await self.versions(request)
         until_ms = number(request, "until", _MAX_MS, 0, _MAX_MS)
         try:
-            return await self._maker.report(versions, until_ms, user=user_of(request).name)
+            return await self.maker.report(versions, until_ms, user=user_of(request).name)
         except WireError as error:
             raise HTTPException(409, str(error)) from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -12,12 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from collector.ledger.ledger import Ledger
-from collector.pilots.planning.baseline import BaselineValues, baseline_values, machines_of, planned_kpis
-from collector.store.reader import Readers
-from collector.web.bodies import json_answer, read_body
+from collector.pilots.planning.baseline import machines_of, planned_kpis
+from collector.pilots.report.making import ReportMaker
+from collector.web.bodies import read_body
 from collector.web.rules import FILTERED, Ruled, sight_of
-from wire.clock import Clock
 from wire.errors import ConfigError, TryAgain, WireError
 from wire.pilot.plan import Plan, parse
 from wire.pilot.schedule import schedule
@@ -36,10 +33,8 @@ class PlanBody(Struct, forbid_unknown_fields=True):
 class PlanValueRoutes:
     """One route; it evaluates one plan at a time."""
 
-    def __init__(self, readers: Readers, ledger: Ledger, clock: Clock) -> None:
-        self._readers = readers
-        self._ledger = ledger
-        self._clock = clock
+    def __init__(self, maker: ReportMaker) -> None:
+        self._maker = maker
         self._busy = asyncio.Lock()
 
     def routes(self) -> list[BaseRoute]:
@@ -60,17 +55,17 @@ class PlanValueRoutes:
         if self._busy.locked():
             raise TryAgain("the values of another plan are evaluated: try again later")
         async with self._busy:
-            return json_answer(await asyncio.to_thread(self._values, plan))
-
-    def _values(self, plan: Plan) -> BaselineValues:
-        columns = len(planned_kpis(plan)) * len(machines_of(plan)) + len(plan.adjust.covariates)
-        asked = columns * sum(each.phase == "baseline" for each in schedule(plan).periods)
-        if asked > MAX_VALUES:
-            text = f"the plan has {asked:,} values, and {MAX_VALUES:,} are evaluated"
-            raise HTTPException(413, f"{text}: use --store on the collector's machine")
-        with self._readers.source() as source:
-            source.deadline = time.monotonic() + DEADLINE_S
+            await asyncio.to_thread(_require_few, plan)
             try:
-                return baseline_values(plan, source, self._ledger, self._clock.now_ms())
+                made = await self._maker.values(body.plan, DEADLINE_S)
             except WireError as error:
                 raise HTTPException(400, str(error)) from error
+        return Response(made, media_type="application/json")
+
+
+def _require_few(plan: Plan) -> None:
+    columns = len(planned_kpis(plan)) * len(machines_of(plan)) + len(plan.adjust.covariates)
+    asked = columns * sum(each.phase == "baseline" for each in schedule(plan).periods)
+    if asked > MAX_VALUES:
+        text = f"the plan has {asked:,} values, and {MAX_VALUES:,} are evaluated"
+        raise HTTPException(413, f"{text}: use --store on the collector's machine")

@@ -105,6 +105,7 @@ def plan_command(
     stands the switchback that shows the same.
     """
     from collector.pilots.planning.outlook import outlook
+    from collector.pilots.report.from_store import values_of_store
     from edgebed import pilot_planning
     from wire.clock import Clock
 
@@ -112,7 +113,7 @@ def plan_command(
     if sum(each is not None for each in (store, url, baseline)) != 1:
         raise click.UsageError("name one of --store, --url and --baseline")
     if store is not None:
-        values = pilot_planning.of_store(found, store, Clock().now_ms())
+        values = values_of_store(store, found, Clock().now_ms())
     elif url is not None:
         values = pilot_planning.of_collector(plan.read_text("utf-8"), CollectorApi(url, token_file))
     else:

@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from collector.ledger.saved import saved_ledger
+from collector.pilots.planning.baseline import BaselineValues, baseline_values
 from collector.pilots.report.assemble import assemble
 from collector.pilots.report.document import Report
 from collector.store.sqlite_source import SqliteSource
 from wire.pilot.frozen import Opened
+from wire.pilot.plan import Plan
 
 
 def of_store(store: Path, versions: Sequence[Opened], until_ms: int) -> Report:
@@ -23,3 +25,13 @@ def of_store(store: Path, versions: Sequence[Opened], until_ms: int) -> Report:
     """
     with closing(SqliteSource(store)) as source:
         return assemble(versions, source, saved_ledger(store), until_ms, partial(saved_ledger, store))
+
+
+def values_of_store(store: Path, plan: Plan, now_ms: int) -> BaselineValues:
+    """The values of the baseline of a plan from the folder of a store; nothing is written.
+
+    Raises:
+        EdgebedError: it cannot be read, or the plan has no baseline.
+    """
+    with closing(SqliteSource(store)) as source:
+        return baseline_values(plan, source, saved_ledger(store), now_ms)

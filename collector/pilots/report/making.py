@@ -48,6 +48,8 @@ class ReportMaker:
         self._ledger = ledger
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "pilot-report")
+        self._values_process = ReportProcess(store)
+        self._values_thread = ThreadPoolExecutor(1, "pilot-values")
         self._making: dict[_Key, tuple[asyncio.Future[MadeReport], str]] = {}  # with who asked first
         self._kept: OrderedDict[_Key, MadeReport] = OrderedDict()
         self._is_closed = False
@@ -77,10 +79,25 @@ class ReportMaker:
             making.add_done_callback(lambda done: self._end(key, done))
         return await asyncio.shield(self._making[key][0])  # who asks may leave; the next one gets it
 
+    async def values(self, plan: str, longest_s: float) -> bytes:
+        """The values of the baseline of a plan, the text of a `pilot.yaml`, as JSON; one plan at a time.
+
+        Raises:
+            TryAgain: it took too long.
+            EdgebedError: they cannot be made; the sentence says why.
+        """
+        if self._is_closed:
+            raise TryAgain("the collector stops: ask again when it runs")
+        loop, now_ms = asyncio.get_running_loop(), self._clock.now_ms()
+        ask = self._values_process.values
+        return await loop.run_in_executor(self._values_thread, ask, plan, now_ms, longest_s)
+
     def close(self) -> None:
         """End the process of the report that is being made. Blocks for a moment."""
         self._is_closed = True
         self.process.close()
+        self._values_process.close()
+        self._values_thread.shutdown(wait=True, cancel_futures=True)
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _end(self, key: _Key, done: asyncio.Future[MadeReport]) -> None:

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import msgspec
 
-from collector.pilots.report.process_wire import ERRORS, INSTEAD, MAX_MEMORY, ReportRequest
+from collector.pilots.report.process_wire import (
+    ERRORS,
+    INSTEAD,
+    MAX_MEMORY,
+    ReportRequest,
+    Request,
+    ValuesRequest,
+    named,
+)
 from wire.errors import ConfigError, EdgebedError, TryAgain
 from wire.pilot.frozen import Opened, envelope
 
@@ -20,11 +28,11 @@ log = logging.getLogger(__name__)
 
 _CHILD = "collector.pilots.report.process_child"
 _LOGGED = 20  # lines of what the child wrote
-_ENDED = "the collector stops: ask for the report again when it runs"
+_ENDED = "the collector stops: ask again when it runs"
 
 
 class ReportProcess:
-    """Makes one report at a time of the store in a folder; each in a process of its own."""
+    """Makes one report at a time of the store in a folder, or values of a plan, in a process of its own."""
 
     def __init__(self, store: Path, memory: int = MAX_MEMORY) -> None:
         self._store = store
@@ -47,7 +55,14 @@ class ReportProcess:
             EdgebedError: as `assemble`, or it needs too much memory.
         """
         signed = [msgspec.json.encode(envelope(each.payload, each.signatures)) for each in versions]
-        request = ReportRequest(str(self._store), signed, until_ms, self._memory)
+        return self._made(ReportRequest(str(self._store), signed, until_ms, self._memory), longest_s)
+
+    def values(self, plan: str, now_ms: int, longest_s: float) -> bytes:
+        """The values of the baseline of a plan, a `pilot.yaml`, as JSON. Blocks and raises as `make`."""
+        return self._made(ValuesRequest(str(self._store), plan, now_ms, self._memory), longest_s)
+
+    def _made(self, request: Request, longest_s: float) -> bytes:
+        what, command = named(request)
         with self._lock:
             if self._is_closed:
                 raise TryAgain(_ENDED)
@@ -55,13 +70,15 @@ class ReportProcess:
         try:
             made, written = child.communicate(msgspec.msgpack.encode(request), timeout=longest_s)
         except subprocess.TimeoutExpired:
-            raise TryAgain(f"the report was not made within {longest_s:.0f} s: {INSTEAD}") from None
+            instead = INSTEAD.format(command)
+            raise TryAgain(f"{what} was not made within {longest_s:.0f} s: {instead}") from None
         finally:
             with self._lock:
                 self._child = None
             child.kill()
             child.communicate()
-        return self._body(child.returncode, made, written.decode(errors="replace").strip().splitlines())
+        lines = written.decode(errors="replace").strip().splitlines()
+        return self._body(what, child.returncode, made, lines)
 
     def close(self) -> None:
         """Kill the process of the report that is being made, and make no more."""
@@ -80,7 +97,7 @@ class ReportProcess:
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
 
-    def _body(self, status: int, made: bytes, written: Sequence[str]) -> bytes:
+    def _body(self, what: str, status: int, made: bytes, written: Sequence[str]) -> bytes:
         if status == 0:
             for line in written[:_LOGGED]:
                 log.warning("%s", line[:1_000])
@@ -92,4 +109,4 @@ class ReportProcess:
         if self._is_closed:
             raise TryAgain(_ENDED)
         why = written[-1][:300] if written else f"its process ended with {status}"
-        raise EdgebedError(f"the report was not made: {why}")
+        raise EdgebedError(f"{what} was not made: {why}")

@@ -9,12 +9,12 @@ from wire.errors import ConfigError, EdgebedError, TryAgain, WireError
 NICER = 10  # than the collector
 MAX_MEMORY = 1_500_000_000  # bytes of data that a report may take
 MAX_MADE = 16_000_000  # bytes of a report that a collector keeps and renders
-INSTEAD = "use `edgebed pilot report --store` on the collector's machine"
+INSTEAD = "use `edgebed pilot {} --store` on the collector's machine"
 # status of the process -> the error whose text is on stdout
 ERRORS: dict[int, type[EdgebedError]] = {3: WireError, 4: TryAgain, 5: ConfigError, 6: EdgebedError}
 
 
-class ReportRequest(Struct):
+class ReportRequest(Struct, tag="report"):
     """A report to make.
 
     `store` is the folder, `versions` are signed plans, and `memory` is the most bytes of data.
@@ -24,3 +24,20 @@ class ReportRequest(Struct):
     versions: list[bytes]
     until_ms: int
     memory: int
+
+
+class ValuesRequest(Struct, tag="values"):
+    """The KPIs of a plan, the text of a `pilot.yaml`, in the periods of its baseline."""
+
+    store: str
+    plan: str
+    now_ms: int
+    memory: int
+
+
+Request = ReportRequest | ValuesRequest
+
+
+def named(request: Request) -> tuple[str, str]:
+    """What is made, in a sentence, and the command that makes it too."""
+    return ("the report", "report") if isinstance(request, ReportRequest) else ("the baseline", "plan")

@@ -9,17 +9,19 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from collector.pilots.report import process_child
 from collector.pilots.report.canonical_report import report_bytes
-from collector.pilots.report.from_store import of_store
+from collector.pilots.report.from_store import of_store, values_of_store
 from collector.pilots.report.pages import pdf_process
 from collector.pilots.report.process import ReportProcess
 from tests.polling import wait_until
 from tests.unit.collector.pilots.kpis.stored_rows import Plant
-from tests.unit.collector.pilots.report.played_pilot import PLAN, PlayedPilot, changed, opened
+from tests.unit.collector.pilots.report.played_pilot import BASELINE, PLAN, PlayedPilot, changed, opened
 from wire.errors import ConfigError, EdgebedError, TryAgain, WireError
+from wire.pilot.plan import parse
 
 CHILDREN = (process_child.__name__, pdf_process.__name__)
 ENOUGH_S = 300.0  # on a busy machine
@@ -53,6 +55,20 @@ def test_the_report_has_the_bytes_of_one_made_here(pilot: PlayedPilot) -> None:
         made = process.make(pilot.versions, end_ms, ENOUGH_S)
         assert made == report_bytes(of_store(pilot.plant.folder, pilot.versions, end_ms))
         assert process.pid == 0
+
+
+def test_the_values_of_a_baseline_are_those_made_here(pilot: PlayedPilot) -> None:
+    text = changed(("  trial:", BASELINE + "  trial:"))
+    end_ms = pilot.newest.plan.schedule.trial_ms[1]
+    with closing(ReportProcess(pilot.plant.folder)) as process:
+        made = process.values(text, end_ms, ENOUGH_S)
+        here = values_of_store(pilot.plant.folder, parse(text, "pilot.yaml"), end_ms)
+        assert made == msgspec.json.encode(here)
+        assert len(here.kpis["level"][""]) == 42
+        with pytest.raises(EdgebedError, match="line-1 has no baseline"):
+            process.values(PLAN, end_ms, ENOUGH_S)
+        with pytest.raises(ConfigError, match=r"pilot\.yaml:1"):
+            process.values("pilot: [", end_ms, ENOUGH_S)
 
 
 def test_errors_are_those_of_the_report(pilot: PlayedPilot, tmp_path: Path) -> None:
