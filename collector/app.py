@@ -248,6 +248,7 @@ class Collector:
     def stop(self) -> None:
         """End `run`; from the event loop."""
         self.hub.close()
+        self.reports.stop()
         self.server.should_exit = True
 
     def _end(self) -> None:

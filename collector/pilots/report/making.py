@@ -92,11 +92,15 @@ class ReportMaker:
         ask = self._values_process.values
         return await loop.run_in_executor(self._values_thread, ask, plan, now_ms, longest_s)
 
-    def close(self) -> None:
-        """End the process of the report that is being made. Blocks for a moment."""
+    def stop(self) -> None:
+        """End the processes, and make no more: who waits gets an answer at once. Does not block."""
         self._is_closed = True
         self.process.close()
         self._values_process.close()
+
+    def close(self) -> None:
+        """Stop, and wait for the threads. Blocks for a moment."""
+        self.stop()
         self._values_thread.shutdown(wait=True, cancel_futures=True)
         self._thread.shutdown(wait=True, cancel_futures=True)
 

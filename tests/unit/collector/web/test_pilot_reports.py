@@ -239,6 +239,18 @@ async def test_who_may_not_see_the_first_version_gets_a_report_without_it(
     plant.store.close()
 
 
+async def test_who_waits_for_a_report_gets_an_answer_when_the_collector_stops(tmp_path: Path) -> None:
+    pilot = played(tmp_path)
+    async with serving(tmp_path) as (collector, get):
+        send(collector, pilot.newest)
+        asked = asyncio.ensure_future(get(PATH))
+        os.kill(await until(lambda: collector.reports.process.pid), signal.SIGSTOP)
+        collector.stop()
+        answer = await asked
+        assert answer.status == 503
+        assert "the collector stops" in answer.json()["error"]
+
+
 async def test_a_collector_that_stops_ends_the_process_of_the_report(tmp_path: Path) -> None:
     plant = Plant(tmp_path / "store", Clock())
     pilot = PlayedPilot(plant, PLAN)
