@@ -130,7 +130,7 @@ class PilotReportRoutes:
             raise HTTPException(
                 409,
                 f"the kept plan {newest[:12]} is not the one that was sent: somebody changed state.db; "
-                "send its file again with `edgebed pilot freeze FILE --url`",
+                "make the report from its file: `edgebed pilot report FILE --store FOLDER`",
             )
         return versions
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 import msgspec
 
-from edgebed.collector_api import LONG_S, CollectorApi, collector_options
+from edgebed.collector_api import LONG_S, CollectorApi, Refusal, collector_options
 from edgebed.pilot_export import export
 from edgebed.pilot_progress import outline, progress
 from edgebed.pilot_report.command import report
@@ -264,6 +264,9 @@ def withdraw(file: Path, url: str, token_file: Path | None) -> None:
         later = ": it is offline, and ends the pilot when it connects" if node in offline else ""
         click.echo(printable(f"{node}: withdrawn{later}", 2_000))
     left = dict.fromkeys(answer["refused"], "you may not configure it") | answer["failed"]
+    if not answer["hidden"]:
+        for node in sorted({*plan.nodes} - {*answer["withdrawn"], *left}):
+            click.echo(f"{node}: does not have this pilot")
     for node, why in left.items():
         click.echo(printable(f"{node}: not withdrawn: {why}", 2_000), err=True)
     if answer["hidden"]:
@@ -363,9 +366,22 @@ def _send(api: CollectorApi, file: Path) -> None:
 
     opened, body = read_plan(file), _envelope(file)
     require_signed(opened, str(file))
-    for node in _nodes(opened):
-        api.change("PUT", f"nodes/{node}/pilot", msgspec.to_builtins(body))
-        click.echo(f"{node}: sent")
+    nodes, refused = _nodes(opened), 0
+    for node in nodes:
+        try:
+            api.change("PUT", f"nodes/{node}/pilot", msgspec.to_builtins(body))
+        except Refusal as error:  # the other nodes get it all the same
+            if len(nodes) == 1:
+                raise
+            refused += 1
+            click.echo(printable(f"{node}: not sent: {error}", 2_000), err=True)
+        else:
+            click.echo(f"{node}: sent")
+    if refused:
+        raise EdgebedError(
+            f"{file} was not sent to {refused} of {len(nodes)} nodes: repair what is named above, and send "
+            "it again with `edgebed pilot freeze FILE --url URL`"
+        )
 
 
 def _envelope(file: Path) -> SignedPlan:

@@ -225,6 +225,7 @@ async def test_a_plan_is_compared_with_what_a_collector_has_and_sent_to_its_node
         away = await ask("withdraw", frozen)
         assert away.output == (
             "acme/trial/hall/cobot-09: withdrawn: it is offline, and ends the pilot when it connects\n"
+            f"{NODE}: does not have this pilot\n"
         )
         assert "no node that you may see has this pilot" in str((await ask("withdraw", frozen)).exception)
 
@@ -314,6 +315,26 @@ async def test_a_plan_that_its_nodes_cannot_answer_is_refused_with_its_line(fold
             other, later, (window(now - timedelta(seconds=21)), window(trial + timedelta(seconds=19)))
         )
         assert found == f"windows.baseline: overlaps the trial of the pilot trial-1 on {NODE}"
+
+
+async def test_a_node_that_is_refused_keeps_the_plan_from_no_other(folder: Path) -> None:
+    first, middle, last = (f"acme/trial/hall/cobot-0{number}" for number in (1, 2, 3))
+    nodes = ("[acme/p1/s1/n1, acme/p1/s1/n2]", f"[{first}, {middle}, {last}]")
+    (folder / "pilot.yaml").write_text(changed(nodes))
+    assert run("freeze", folder / "pilot.yaml", "--key", folder / "acme.key").exit_code == 0
+    async with serving(folder) as (collector, get):
+        for node in (first, last):
+            fill(collector, node)
+        await until_stored(collector, 64)
+        url = f"http://127.0.0.1:{collector.socket.getsockname()[1]}"
+        done = await asyncio.to_thread(run, "freeze", folder / "pilot.plan.json", "--url", url)
+        assert [line for line in done.output.splitlines() if line.endswith(": sent")] == [
+            f"{first}: sent", f"{last}: sent",
+        ]  # fmt: skip
+        assert f"{middle}: not sent: {url} answers 404" in done.output
+        assert "was not sent to 1 of 3 nodes" in str(done.exception)
+        listed = (await get("/api/v1/pilots")).json()["pilots"]
+        assert [each["node"] for each in listed] == [first, last]
 
 
 class Other:

@@ -633,6 +633,7 @@ export default {
   "pilot.over": "over",
   "pilot.withdrawn": "withdrawn",
   "pilot.damaged": "plan changed in the store",
+  "pilot.damaged.text": "What the collector keeps as the plan {plan} is not the plan that was sent: somebody changed state.db, so there is no report here. Make it from the file of the plan: edgebed pilot report FILE --store FOLDER.",
   "pilot.follows": "follows",
   "pilot.refuses": "refuses",
   "pilot.other": "follows another plan",

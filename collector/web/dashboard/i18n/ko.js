@@ -633,6 +633,7 @@ export default {
   "pilot.over": "종료",
   "pilot.withdrawn": "철회됨",
   "pilot.damaged": "저장된 계획이 변경됨",
+  "pilot.damaged.text": "수집 서버에 저장된 계획 {plan}은 보낸 계획과 다릅니다. 누군가 state.db를 바꾸었으므로 여기서는 보고서를 만들지 않습니다. 계획 파일로 보고서를 만드세요: edgebed pilot report FILE --store FOLDER.",
   "pilot.follows": "따름",
   "pilot.refuses": "거부",
   "pilot.other": "다른 계획을 따름",

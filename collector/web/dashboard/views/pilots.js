@@ -376,6 +376,12 @@ function One({ pilot, answer, error, owner, onChange }) {
                     </div>
                   `
                 }
+                ${
+                  pilot.state === "damaged" &&
+                  html`
+                    <p class="problem" role="alert">${t("pilot.damaged.text", { plan: pilot.hash.slice(0, 12) })}</p>
+                  `
+                }
                 <${Refused} error=${refused} />
                 <${Ended} answer=${ended} />
                 ${
@@ -394,14 +400,10 @@ function One({ pilot, answer, error, owner, onChange }) {
       </section>
       ${
         pilot &&
+        pilot.state !== "damaged" &&
         html`
           <${Report} pilot=${pilot} />
-          ${
-            pilot.state !== "damaged" &&
-            html`
-              <${Recorded} entries=${pilot.isEnded ? pilot.nodes.map((node) => ({ node })) : pilot.entries} />
-            `
-          }
+          <${Recorded} entries=${pilot.isEnded ? pilot.nodes.map((node) => ({ node })) : pilot.entries} />
         `
       }
     </div>
