@@ -51,7 +51,8 @@ class Refusals:
             return
         result = f"refused: {error.detail}" + (f", and {count} times before" if count else "")
         origin = network_of(request.client.host if request.client else "")
-        subject = " ".join(filter(None, [scope, *more]))
+        asked = "/".join(map(str, request.path_params.values()))  # what it is about, if it is not a node
+        subject = " ".join(filter(None, [scope, *more])) or asked
         entry = AuditEntry(
             self._clock.now_ms(), user.name, what, subject, origin, result, scope or scope_of(user)
         )

@@ -63,6 +63,7 @@ class ReportProcess:
 
     def _made(self, request: Request, longest_s: float) -> bytes:
         what, command = named(request)
+        instead = INSTEAD.format(command)
         with self._lock:
             if self._is_closed:
                 raise TryAgain(_ENDED)
@@ -70,7 +71,6 @@ class ReportProcess:
         try:
             made, written = child.communicate(msgspec.msgpack.encode(request), timeout=longest_s)
         except subprocess.TimeoutExpired:
-            instead = INSTEAD.format(command)
             raise TryAgain(f"{what} was not made within {longest_s:.0f} s: {instead}") from None
         finally:
             with self._lock:
@@ -78,7 +78,7 @@ class ReportProcess:
             child.kill()
             child.communicate()
         lines = written.decode(errors="replace").strip().splitlines()
-        return self._body(what, child.returncode, made, lines)
+        return self._body(what, instead, child.returncode, made, lines)
 
     def close(self) -> None:
         """Kill the process of the report that is being made, and make no more."""
@@ -90,14 +90,14 @@ class ReportProcess:
     @staticmethod
     def _started() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-I", "-m", _CHILD, str(os.getpid())],
+            [sys.executable, "-P", "-m", _CHILD, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
 
-    def _body(self, what: str, status: int, made: bytes, written: Sequence[str]) -> bytes:
+    def _body(self, what: str, instead: str, status: int, made: bytes, written: Sequence[str]) -> bytes:
         if status == 0:
             for line in written[:_LOGGED]:
                 log.warning("%s", line[:1_000])
@@ -108,5 +108,8 @@ class ReportProcess:
             raise kind(*text.split("\n")) if issubclass(kind, ConfigError) else kind(text)
         if self._is_closed:
             raise TryAgain(_ENDED)
-        why = written[-1][:300] if written else f"its process ended with {status}"
+        if status < 0:
+            why = f"signal {-status} ended its process, perhaps because memory was short: {instead}"
+        else:
+            why = written[-1][:300] if written else f"its process ended with {status}"
         raise EdgebedError(f"{what} was not made: {why}")

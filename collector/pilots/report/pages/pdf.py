@@ -38,7 +38,7 @@ def pdf(html: str) -> bytes:
         )
     try:
         made = subprocess.run(
-            [sys.executable, "-I", "-m", _CHILD, str(os.getpid())],
+            [sys.executable, "-P", "-m", _CHILD, str(os.getpid())],
             input=whole_words(html).encode(),
             capture_output=True,
             timeout=SECONDS,

@@ -304,7 +304,8 @@ async def test_rights_count_for_each_node_of_a_pilot_that_is_withdrawn(site: tup
     assert OTHERS[1] not in found["operator"].body.decode(), "only the number of hidden nodes"
     assert found["rest"].json()["withdrawn"] == [OTHERS[1]]
     audit = (await get("/api/v1/audit", **asked["rest"])).json()["entries"]
-    assert any(each["who"] == "lee" and each["result"].startswith("refused: lee may see") for each in audit)
+    refused = [each["subject"] for each in audit if each["result"].startswith("refused: lee may see")]
+    assert refused == ["acme/trial-1"]
 
 
 async def test_a_node_whose_plan_cannot_be_taken_back_is_named_and_the_others_end_it(

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -93,9 +94,28 @@ def test_a_report_that_needs_much_memory_harms_only_itself(pilot: PlayedPilot) -
         assert not isinstance(found.value, ConfigError | TryAgain)
 
 
+def test_a_process_that_is_killed_is_an_error_that_says_what_to_do(pilot: PlayedPilot) -> None:
+    with closing(ReportProcess(pilot.plant.folder)) as process, ThreadPoolExecutor(1) as thread:
+        made = thread.submit(process.make, pilot.versions, 0, ENOUGH_S)
+        os.kill(wait_until(lambda: process.pid), signal.SIGKILL)
+        with pytest.raises(EdgebedError, match=r"signal 9 ended its process, .*: use `edgebed pilot report"):
+            made.result()
+
+
+def test_the_process_sees_the_path_of_the_collector(
+    pilot: PlayedPilot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # an edgebed that runs by PYTHONPATH is not installed anywhere else
+    (tmp_path / "sitecustomize.py").write_text(f"open({str(tmp_path / 'seen')!r}, 'w').close()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with closing(ReportProcess(pilot.plant.folder)) as process:
+        process.make(pilot.versions, 0, ENOUGH_S)
+    assert (tmp_path / "seen").exists()
+
+
 @pytest.mark.parametrize("module", CHILDREN)
 def test_the_process_leaves_the_processor_and_the_memory_to_the_collector(module: str) -> None:
-    command = [sys.executable, "-I", "-m", module, str(os.getpid())]
+    command = [sys.executable, "-P", "-m", module, str(os.getpid())]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         try:
             mine = os.getpriority(os.PRIO_PROCESS, 0)
@@ -109,7 +129,7 @@ def test_the_process_leaves_the_processor_and_the_memory_to_the_collector(module
 def test_the_process_ends_with_a_collector_that_is_killed(module: str) -> None:
     owner = (
         "import os, subprocess, sys, time\n"
-        f"command = [sys.executable, '-I', '-m', {module!r}, str(os.getpid())]\n"
+        f"command = [sys.executable, '-P', '-m', {module!r}, str(os.getpid())]\n"
         "child = subprocess.Popen(command, stdin=subprocess.PIPE)\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(600)\n"
