@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from msgspec import UNSET
-from msgspec.structs import replace
 
 from collector.fleet.commands import CommandDispatch, NotQueued
 from collector.fleet.fleet import Fleet
@@ -83,6 +82,7 @@ class Rollouts:
     def start(self, rollout: Rollout, entry: AuditEntry) -> Rollout:
         """Keep a new rollout. Raises as `RolloutRecords.add`."""
         with self._turn:
+            self._compare()  # before anything is counted, or the older copy would not be found any more
             return self.records.add(rollout, entry)
 
     def change(
@@ -90,6 +90,7 @@ class Rollouts:
     ) -> Rollout | None:
         """Change a rollout; None where there is none. Raises as `act` and `RolloutRecords.save`."""
         with self._turn:
+            self._compare()
             found = self.records.get(tenant, identity)
             if found is None:
                 return None
@@ -145,10 +146,11 @@ class Rollouts:
         """Hold what an older copy of `state.db` has: its nodes have gone on since."""
         if self._is_compared:
             return
-        for rollout in self.records.open() if self.records.is_behind() else ():
-            after = restored(rollout, self._clock.now_ms())
-            log.error("rollout %s: %s", rollout.id, after.why)
-            self.records.save(after, self._entry(replace(rollout, state="done"), after))
+        if self.records.is_behind():
+            held = [restored(one, self._clock.now_ms()) for one in self.records.open() if not one.is_restored]
+            self.records.hold([(one, self._audited(one, one.state)) for one in held])
+            for one in held:
+                log.error("rollout %s: %s", one.id, one.why)
         self._is_compared = True
 
     def _wanted(
@@ -196,7 +198,11 @@ class Rollouts:
         """The entry of the audit where the state or the stage changed."""
         if (before.state, before.stage) == (after.state, after.stage):
             return None
-        result = after.state if after.state != before.state else f"stage {after.stage + 1}"
+        return self._audited(
+            after, after.state if after.state != before.state else f"stage {after.stage + 1}"
+        )
+
+    def _audited(self, after: Rollout, result: str) -> AuditEntry:
         if after.why:
             result = f"{result}: {after.why}"
         subject = f"{after.ref} in {after.slot} {after.id}"

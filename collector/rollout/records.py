@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec.structs import replace
 
@@ -30,6 +32,15 @@ class RolloutRecords:
         """Whether the `state.db` is older than what the rollouts have done since."""
         with self._state.transaction(writes=False) as db:
             return self._count.is_behind(db)
+
+    def hold(self, held: Sequence[tuple[Rollout, AuditEntry]]) -> None:
+        """Keep what is held of an older `state.db`: all of it or nothing, and it is not behind any more."""
+        with self._state.transaction() as db:
+            for rollout, entry in held:
+                _update(db, rollout)
+                write(db, entry)
+            number = self._count.next(db)
+        self._count.note(number)
 
     def add(self, rollout: Rollout, entry: AuditEntry) -> Rollout:
         """Keep a new rollout with the entry of the audit; returns it with its number.
@@ -67,10 +78,7 @@ class RolloutRecords:
             if rollout.is_open and not (was_open and was_open[0]):
                 others = _select(db, "is_open AND tenant = ? AND id != ?", rollout.tenant, rollout.id)
                 _require_free(rollout, others)
-            db.execute(
-                "UPDATE rollout SET is_open = ?, doc = ? WHERE id = ?",
-                (rollout.is_open, _text(rollout), rollout.id),
-            )
+            _update(db, rollout)
             if entry is not None:
                 write(db, entry)
             number = self._count.next(db)
@@ -105,6 +113,12 @@ def _require_free(rollout: Rollout, others: list[Rollout]) -> None:
             ends = "end it first" if other.state in ("running", "paused") else "wait until it is undone there"
             at = f"slot {rollout.slot} of {both[0]} is in rollout {other.id} of {other.ref}"
             raise SlotBusy(f"{at}: {ends}")
+
+
+def _update(db: Db, rollout: Rollout) -> None:
+    db.execute(
+        "UPDATE rollout SET is_open = ?, doc = ? WHERE id = ?", (rollout.is_open, _text(rollout), rollout.id)
+    )
 
 
 def _text(rollout: Rollout) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,19 +12,27 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from collector.fleet.commands import CommandDispatch
+from collector.fleet.fleet import Fleet
+from collector.ledger.ledger import Ledger
+from collector.rollout.driver import Rollouts, Standing
 from collector.rollout.engine import Device, Report, Rollout, abort, restored, resume, roll_back, step
 from collector.rollout.packages import Packages
 from collector.rollout.records import RolloutRecords
 from collector.rollout.restored import FILE
+from collector.state.audit import Audit
+from collector.state.commands import CommandRecords
 from collector.state.state_file import STATE, StateFile
 from tests.polling import until
 from tests.unit.collector.rollout.test_packages import push
 from tests.unit.collector.rollout.test_records import ENTRY, made
 from tests.unit.collector.rollout.test_rollouts import NODES, fill, start
 from tests.unit.collector.web.serving import serving
+from wire.clock import Clock
 from wire.messages import ModelSlot
 
 DIGEST, OTHER, NODE = "a" * 64, "b" * 64, "acme/p/s/a"
+OTHER_NODE = "acme/p/s/b"
 
 
 def after(folder: Path, do: Callable[[RolloutRecords], object]) -> bool:
@@ -56,6 +65,64 @@ def test_an_older_copy_is_found_and_a_restart_or_a_kill_is_not_one(tmp_path: Pat
     state.write_bytes(newest)
     number.write_bytes(b"\xff nonsense")
     assert after(tmp_path, lambda records: None)
+
+
+def driver(state: StateFile) -> Rollouts:
+    """The driver of a collector that has no nodes."""
+    clock, commands = Clock(), CommandRecords(state)
+    fleet = Fleet(clock, Ledger())
+    dispatch = CommandDispatch(commands, fleet, clock, lambda *_: None, lambda _: None)
+    standing = Standing(lambda *_: True, lambda _: False)
+    return Rollouts(RolloutRecords(state), commands, dispatch, fleet, clock, standing)
+
+
+def older(folder: Path) -> None:
+    """Leave a state.db with two rollouts that run, which is older than the number beside it."""
+    with closing(StateFile(folder, owns_store=True)) as state:
+        records = RolloutRecords(state)
+        for number, node in enumerate((NODE, OTHER_NODE)):
+            records.add(made(str(number), DIGEST, node), ENTRY)
+    (folder / FILE).write_text("9\n")
+
+
+def test_a_save_that_fails_holds_none_and_the_next_start_holds_all(tmp_path: Path) -> None:
+    older(tmp_path)
+    fails = "BEFORE UPDATE ON rollout WHEN NEW.id = '1' BEGIN SELECT RAISE(ABORT, 'no room'); END"
+    with closing(StateFile(tmp_path, owns_store=True)) as state:
+        rollouts = driver(state)
+        with state.transaction() as db:
+            db.execute(f"CREATE TRIGGER fails {fails}")
+        with pytest.raises(sqlite3.IntegrityError, match="no room"):
+            rollouts.step()
+        with pytest.raises(sqlite3.IntegrityError, match="no room"):
+            rollouts.start(made("2", DIGEST, NODE), ENTRY)
+        assert [one.state for one in rollouts.records.open()] == ["running", "running"]
+        assert {one.result for one in Audit(state).newest(9)} == {"done"}
+        with state.transaction() as db:
+            db.execute("DROP TRIGGER fails")
+    with closing(StateFile(tmp_path, owns_store=True)) as state:
+        rollouts = driver(state)
+        assert rollouts.records.is_behind()
+        for _ in range(2):
+            rollouts.step()
+        assert [(one.state, one.is_restored) for one in rollouts.records.open()] == [("paused", True)] * 2
+        assert [one.result for one in Audit(state).newest(9)].count("done") == 2, "each is held once"
+        assert len(Audit(state).newest(9)) == 4
+    with closing(StateFile(tmp_path, owns_store=True)) as state:
+        assert not RolloutRecords(state).is_behind()
+
+
+@pytest.mark.parametrize("act", ["start", "abort"])
+def test_what_an_operator_does_before_the_first_step_hides_no_older_copy(tmp_path: Path, act: str) -> None:
+    older(tmp_path)
+    with closing(StateFile(tmp_path, owns_store=True)) as state:
+        rollouts = driver(state)
+        if act == "start":
+            rollouts.start(made("2", DIGEST, "acme/p/s/c"), ENTRY)
+        else:
+            rollouts.change("acme", "0", lambda one: abort(one, "kim", 7, lambda: "u"), ENTRY)
+        found = {one.id: one.is_restored for one in rollouts.records.open()}
+        assert found == ({"0": True, "1": True, "2": False} if act == "start" else {"0": False, "1": True})
 
 
 def of(device: Device, state: Any = "running") -> Rollout:
