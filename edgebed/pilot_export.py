@@ -60,7 +60,6 @@ def export(
     from collector.ledger.saved import saved_ledger
     from collector.pilots.export.croissant import About
     from collector.pilots.export.export import Stored, write
-    from collector.store.pruned import sums
     from collector.store.sqlite_source import SqliteSource
     from collector.store.store import peek
     from edgebed import __version__
@@ -78,7 +77,7 @@ def export(
     now_ms = Clock().now_ms()
     day = published or datetime.fromtimestamp(now_ms / 1000, UTC)
     with closing(SqliteSource(store)) as source:
-        stored = Stored(source, peek(store), sums(store), partial(saved_ledger, store), now_ms)
+        stored = Stored(source, peek(store), partial(saved_ledger, store), now_ms)
         made = write(plans, stored, out, About(published=f"{day:%Y-%m-%d}", **about), __version__)
     for each in made.findings:
         click.echo(printable(f"{each.where}: {each.why}", 2_000), err=True)

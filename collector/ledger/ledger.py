@@ -197,6 +197,11 @@ class Ledger:
             )
             self._pruned = pruned
 
+    @property
+    def pruned(self) -> Sums:
+        """What retention removed, in all."""
+        return self._pruned
+
     def ring(self, node: str) -> Ring:
         """The keys that signed a node's statements."""
         with self._lock:

@@ -13,7 +13,6 @@ UNIT = "tests/unit"
 # A module without tests/unit/<room>/test_<module>.py: the suite that covers it.
 COVERED_BY = {
     "collector.version": "tests/unit/collector/test_app.py",
-    "collector.pilots.report.from_store": "tests/unit/collector/pilots/report/test_process.py",
     "collector.pilots.report.process_child": "tests/unit/collector/pilots/report/test_process.py",
     "collector.pilots.report.process_wire": "tests/unit/collector/pilots/report/test_process.py",
     "collector.pilots.report.pages.pdf_process": "tests/unit/collector/pilots/report/pages/test_pdf.py",

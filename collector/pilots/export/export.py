@@ -21,8 +21,8 @@ from collector.pilots.export.parquet import Column, Written, arrow, write_file, 
 from collector.pilots.export.streams import StreamRows
 from collector.pilots.report.assemble import assemble
 from collector.pilots.report.canonical_report import report_bytes
+from collector.pilots.report.from_store import undisturbed
 from collector.store.group import Saved
-from collector.store.pruned import Sums
 from collector.store.source import Source
 from wire.codec import decode
 from wire.errors import ConfigError, EdgebedError, TryAgain, WireError, unwritable
@@ -36,11 +36,10 @@ STREAMS = "streams"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A store: what reads it and its ledger, what it saved, and what retention removed of it."""
+    """A store: what reads it and its ledger, and what it saved."""
 
     source: Source
     saved: Saved
-    pruned: Sums
     ledger: Callable[[], Ledger]  # as it is saved now: a collector may be running
     now_ms: int  # periods that end later are to come
 
@@ -137,7 +136,7 @@ class _Export:
                 )
             )
         self._findings.add_files(source.suspects | source.damaged)
-        self._findings.add_pruned(self._stored.pruned, plan.nodes, self._span)
+        self._findings.add_pruned(self._stored.ledger().pruned, plan.nodes, self._span)
         self._about_it(names)
         return Made(self._files, self._findings)
 
@@ -182,7 +181,8 @@ class _Export:
         newest = self._stored.ledger
         try:
             versions = [opened for _, opened in self._plans]
-            report = assemble(versions, self._stored.source, newest(), self._stored.now_ms, newest)
+            source, now_ms = self._stored.source, self._stored.now_ms
+            report = undisturbed(newest, lambda ledger: assemble(versions, source, ledger, now_ms, newest))
         except TryAgain:
             raise
         except EdgebedError as error:  # such as too many rows in a period: the data are exported all the same

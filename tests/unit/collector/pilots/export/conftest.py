@@ -14,7 +14,6 @@ from collector.ledger.ledger import Ledger
 from collector.ledger.saved import saved_ledger
 from collector.pilots.export.croissant import About
 from collector.pilots.export.export import Made, Stored, write
-from collector.store.pruned import sums
 from collector.store.sqlite_source import SqliteSource
 from collector.store.store import peek
 from tests.unit.collector.pilots.kpis.stored_rows import HOUR, T0, Plant, a_plan, kpi, periods
@@ -57,7 +56,7 @@ def exported(plant: Plant, tmp_path: Path) -> Export:
             return found
 
         with closing(SqliteSource(plant.folder)) as source:
-            stored = Stored(source, peek(plant.folder), sums(plant.folder), ledger, NOW)
+            stored = Stored(source, peek(plant.folder), ledger, NOW)
             given = about or About(published="2027-04-01")
             return write(dict(plans or (opened(),)), stored, tmp_path / name, given, "0.1.0")
 

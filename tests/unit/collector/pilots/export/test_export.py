@@ -67,6 +67,29 @@ def test_rows_that_come_during_an_export_are_not_called_added(
     assert not [each for each in findings if each.code.startswith("rows-")]
 
 
+def test_rows_that_retention_removes_during_an_export_are_called_removed(
+    plant: Plant, exported: Export, tmp_path: Path, clock: Any
+) -> None:
+    for each in plant.series({"parts": list(range(360))}):
+        plant.commit([each])
+    clock.ms += 24 * HOUR
+    plant.commit([plant.data(T0 + 24 * HOUR, {"parts": [9_000.0]})])
+    for _ in range(3):
+        clock.ms += 2_000
+        plant.store.work()
+    times = iter((True,))
+
+    def prune() -> None:
+        if next(times, False):
+            plant.store.prune(day_files(plant.folder)[0], lambda *_: True, lambda _size: None)
+
+    found = exported("out", meanwhile=prune).findings
+    assert [each.code for each in found] == ["data-pruned"]
+    report = read_report((tmp_path / "out/report.json").read_bytes())
+    assert "rows-fewer" not in {each.code for each in report.findings}
+    assert {each.code for each in report.kpis[0].periods} == {"data-pruned"}
+
+
 def test_rows_come_back_in_the_order_of_time_with_their_types(
     plant: Plant, exported: Export, tmp_path: Path
 ) -> None:
