@@ -21,6 +21,7 @@ MAX_WAITING = 8  # reports that are being made or wait
 MAX_EACH = 3  # of them for one user
 LONGEST_S = 600.0
 KEEP_S = 60.0  # for so long a report answers, although rows came since
+MAX_KEEP_S = 600.0  # and for so long if none came: those that are stored may have been removed or changed
 _KEPT = 8
 
 _Key = tuple[str, int]  # hashes of the versions, since not everybody may see all; moment
@@ -39,8 +40,8 @@ class MadeReport:
 class ReportMaker:
     """Reports of pilots from the store of a running collector.
 
-    A report is kept until messages of the pilot's nodes come, and for a minute at least: clients that ask
-    again and again get the same one.
+    A report is kept until messages of the pilot's nodes come, for 1 to 10 minutes: clients that ask again
+    and again get the same one.
     """
 
     def __init__(self, store: Path, ledger: Ledger, clock: Clock) -> None:
@@ -110,8 +111,8 @@ class ReportMaker:
             done.exception()  # who asked for it may have left
 
     def _is_fresh(self, known: MadeReport, newest: Opened) -> bool:
-        is_young = self._clock.monotonic() - known.at_s < KEEP_S
-        return is_young or known.stored == self._stored(newest)
+        age_s = self._clock.monotonic() - known.at_s
+        return age_s < KEEP_S or (age_s < MAX_KEEP_S and known.stored == self._stored(newest))
 
     def _stored(self, newest: Opened) -> int:
         nodes = newest.plan.plan.nodes

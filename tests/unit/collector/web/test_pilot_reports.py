@@ -16,10 +16,12 @@ import pytest
 from click.testing import CliRunner
 
 from collector.app import Collector
-from collector.pilots.report.canonical_report import read_report
-from collector.pilots.report.making import MAX_EACH, MAX_WAITING, ReportMaker, moment
+from collector.pilots.report.canonical_report import read_report, report_bytes
+from collector.pilots.report.from_store import of_store
+from collector.pilots.report.making import KEEP_S, MAX_EACH, MAX_KEEP_S, MAX_WAITING, ReportMaker, moment
 from collector.pilots.report.process import ReportProcess
 from collector.rights.user import Grant
+from collector.store.folder import day_files
 from edgebed.pilot_report.command import report
 from tests.polling import until
 from tests.unit.collector.pilots.kpis.stored_rows import NODE, Plant
@@ -216,12 +218,26 @@ async def test_one_report_is_made_at_a_time_and_each_only_once(
         assert held.count == MAX_WAITING
         plant.commit([plant.data(periods[-1].end_ms, {"level": [1.0]})])
         assert await made.report(pilot.versions, periods[0].end_ms + 1) is found[0], "for a minute"
-        clock.monotonic = lambda: 1e9  # type: ignore[method-assign]
+        clock.monotonic = lambda: found[0].at_s + KEEP_S  # type: ignore[method-assign]
         again = await made.report(pilot.versions, periods[0].end_ms)
         assert again is not found[0]
         assert again.body == found[0].body, "rows after its moment do not change it"
         assert await made.report(pilot.versions, periods[0].end_ms) is again, "nothing came since"
     plant.store.close()
+
+
+async def test_a_kept_report_does_not_hide_for_long_that_the_store_was_changed(tmp_path: Path) -> None:
+    pilot, clock = played(tmp_path), Clock()
+    folder, end_ms = pilot.plant.folder, pilot.newest.plan.schedule.trial_ms[1]
+    with closing(ReportMaker(folder, pilot.plant.ledger, clock)) as made:
+        before = await made.report(pilot.versions, end_ms)
+        with closing(sqlite3.connect(day_files(folder)[0])) as db, db:
+            db.execute("UPDATE event SET sev = 3 WHERE type = 'exposure'")
+        clock.monotonic = lambda: before.at_s + MAX_KEEP_S - 1  # type: ignore[method-assign]
+        assert await made.report(pilot.versions, end_ms) is before
+        clock.monotonic = lambda: before.at_s + MAX_KEEP_S  # type: ignore[method-assign]
+        after = await made.report(pilot.versions, end_ms)
+    assert before.body != after.body == report_bytes(of_store(folder, pilot.versions, end_ms))
 
 
 async def test_who_may_not_see_the_first_version_gets_a_report_without_it(
