@@ -12,6 +12,7 @@ from collector.backup.manifest import BackedUpFile, sha256_of
 from collector.backup.pace import Pace
 from collector.backup.verify import Verified, verify
 from collector.backup.work_folder import work_folder
+from collector.rollout.restored import mark_restored
 from collector.state.audit import audited
 from collector.state.state_file import STATE, StateFile
 from collector.store.folder import LOCK, lock
@@ -43,6 +44,7 @@ def restore(backup: Path, store: Path, clock: Clock, pace: Pace, warn: Callable[
             _copy(backup, work, one, pace)
         # a collector that still writes to a folder that was here before finds that it is another one
         (work / LOCK).touch()
+        mark_restored(work)
         with (
             contextlib.closing(StateFile(work, owns_store=True)) as state,
             audited(state, clock, "restore", str(backup.absolute()), warn),

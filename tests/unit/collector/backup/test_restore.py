@@ -20,6 +20,9 @@ from collector.backup.pace import Pace
 from collector.backup.restore import restore
 from collector.backup.verify import verify
 from collector.ledger.ledger import Ledger
+from collector.rollout.engine import resume
+from collector.rollout.records import RolloutRecords
+from collector.rollout.restored import FILE, mark_restored
 from collector.state.audit import Audit
 from collector.state.state_file import StateFile
 from collector.store.folder import day_files
@@ -27,6 +30,8 @@ from collector.store.snapshot import Stopped
 from collector.store.store import SqliteStore
 from edgebed.cli import command as main
 from tests.unit.collector.backup.conftest import Counting, Stopping, Writer, killed, tree
+from tests.unit.collector.rollout.test_records import ENTRY, made
+from tests.unit.collector.rollout.test_restored import driver
 from tests.unit.collector.stored import stored
 from wire.errors import EdgebedError, TryAgain
 
@@ -43,7 +48,7 @@ def test_a_collector_goes_on_with_it(
     found = restore(folder, tmp_path / "new", writer.clock, QUICK, pytest.fail)
     assert (found.content.messages, found.problems) == (30, [])
     kept = tree(folder).keys() - {"backup.json"}
-    assert tree(tmp_path / "new").keys() == kept | {"lock"}
+    assert tree(tmp_path / "new").keys() == kept | {"lock", FILE}
     assert stat.S_IMODE((tmp_path / "new/state.db").stat().st_mode) == 0o600
     store = SqliteStore(tmp_path / "new", writer.clock)
     read = store.load()
@@ -136,6 +141,60 @@ def test_a_backup_that_changes_during_the_restore(
     with pytest.raises(EdgebedError, match="changed while it was restored: nothing was restored"):
         restore(folder, tmp_path / "new", writer.clock, Changing(pauses=False), pytest.fail)
     assert {each.name for each in tmp_path.iterdir()} == {"store", "backup"}
+
+
+@pytest.mark.parametrize("counted", [None, 1, 7])
+def test_rollouts_of_any_backup_are_held_until_all_are(
+    saved: Callable[..., Path], writer: Writer, tmp_path: Path, counted: int | None
+) -> None:
+    """None is a backup of a release that did not count; the store that it was made of goes on."""
+    with closing(StateFile(writer.folder, owns_store=True)) as state:
+        for number, node in enumerate(("acme/p/s/a", "acme/p/s/b")):
+            RolloutRecords(state).add(made(str(number), "a" * 64, node), ENTRY)
+        with state.transaction() as db:
+            db.execute("DELETE FROM fact WHERE key = 'rollouts'")
+            if counted is not None:
+                db.execute("INSERT INTO fact VALUES ('rollouts', ?)", (str(counted),))
+    (writer.folder / FILE).unlink()
+    new = tmp_path / "new"
+    restore(saved(), new, writer.clock, QUICK, pytest.fail)
+
+    def step(folder: Path) -> set[str]:
+        with closing(StateFile(folder, owns_store=True)) as state:
+            rollouts = driver(state)
+            rollouts.step()
+            return {one.state for one in rollouts.records.open()}
+
+    assert step(new) == {"paused"}
+    before = entries(new)
+    mark_restored(new)  # killed before the mark was replaced
+    assert (step(new), entries(new)) == ({"paused"}, before), "they are held already"
+    with closing(StateFile(new, owns_store=True)) as state:
+        rollouts = driver(state)
+        for number in range(2):
+            assert rollouts.change("acme", str(number), lambda one: resume(one, "kim", 7), ENTRY)
+    assert step(new) == {"running"}, "an operator has decided, and a restart changes nothing"
+    if counted is None:
+        assert step(writer.folder) == {"running"}, "an upgrade pauses nothing"
+
+
+def entries(folder: Path) -> int:
+    with closing(StateFile(folder)) as state:
+        return len(Audit(state).newest(99))
+
+
+def test_a_restored_store_without_rollouts_holds_none_that_begin_later(
+    saved: Callable[..., Path], writer: Writer, tmp_path: Path
+) -> None:
+    new = tmp_path / "new"
+    restore(saved(), new, writer.clock, QUICK, pytest.fail)
+    for _ in range(2):
+        with closing(StateFile(new, owns_store=True)) as state:
+            rollouts = driver(state)
+            if not rollouts.records.open():
+                rollouts.start(made("1", "a" * 64, "acme/p/s/a"), ENTRY)
+            rollouts.step()
+            assert [one.state for one in rollouts.records.open()] == ["running"]
 
 
 def test_damage_that_the_backup_states_is_restored_and_named(
