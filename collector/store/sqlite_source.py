@@ -76,6 +76,11 @@ SELECT {SEALED} FROM event INDEXED BY event_by_seal
     WHERE seal IS NULL AND node = ?1 AND device = ?2 AND type = ?3 UNION ALL
 SELECT {SEALED} FROM event INDEXED BY event_by_seal
     WHERE seal < x'' AND node = ?1 AND device = ?2 AND type = ?3"""  # noqa: S608 - constants
+# the same without an index
+_SEALED_ANYWHERE = f"""
+SELECT {SEALED} FROM event NOT INDEXED WHERE (seal >= ?6 AND seal < ?7)
+    OR (node = ?1 AND device = ?2 AND type = ?3 AND ((ts >= ?4 AND ts < ?5) OR typeof(seal) <> 'blob'))
+ORDER BY seal"""  # noqa: S608 - constants
 _EVENT_COUNTS = """
 SELECT type, (ts - ?) / ?, count(*) FROM event INDEXED BY event_by_time
 WHERE node = ? AND device = ? AND ts >= ? AND ts < ? GROUP BY 1, 2"""
@@ -373,21 +378,39 @@ class SqliteSource:
     def changed_events(
         self, place: Key, start_ms: int, end_ms: int, most: int = MOST_CHANGED
     ) -> list[ChangedEvent]:
-        """By the index of the seals, and by that of the columns."""
+        """By the index of the seals, and by that of the columns; by neither where one cannot be used."""
         found = set[ChangedEvent]()
         asked = (*place, start_ms, end_ms, *(begins(*place, max(0, each)) for each in (start_ms, end_ms)))
         for path, db in self._days():
             with self._guard(path):
-                before = None
-                for row in db.execute(_SEALED_THERE, asked) if version(db) >= WITH_SEALS else ():
+                for row, is_copy in self._sealed(path, db, asked) if version(db) >= WITH_SEALS else ():
                     if is_changed(row) and len(found) < most:
                         found.add(ChangedEvent(_times_of(row, place), path.name))
-                    elif row == before:  # a copy, in the order of the seals: it may replace any event
+                    elif is_copy:  # it may replace any event
                         found.add(ChangedEvent((), path.name))
-                    before = row
         if len(found) == most:  # there may be more
             found.add(ChangedEvent((), "several files"))
         return sorted(found)
+
+    def _sealed(
+        self, path: Path, db: sqlite3.Connection, asked: tuple[Any, ...]
+    ) -> Iterator[tuple[tuple[Any, ...], bool]]:
+        """The events of a place in the order of their seals, and whether each is a copy of the one before.
+
+        Where an index is missing or damaged, all events are read: some come a second time.
+        """
+        for query in (_SEALED_THERE, _SEALED_ANYWHERE):
+            before = None
+            try:
+                for row in db.execute(query, asked):
+                    yield row, row == before
+                    before = row
+            except SQL_ERRORS as error:
+                if query == _SEALED_ANYWHERE or not isinstance(translate(error, path), Damaged):
+                    raise
+                log.warning("%s: an index cannot be used, all events are read: %s", path.name, error)
+            else:
+                return
 
     def event_counts(
         self, node: str, device: str, start_ms: int, end_ms: int, step_ms: int

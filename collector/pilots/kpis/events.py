@@ -32,9 +32,10 @@ def read_events(source: Source, node: str, path: str, span: Span) -> tuple[list[
     """
     known, source.suspects = source.suspects, set()
     found = [Occurred(event["ts"] * 1000, _id(event)) for event in _within(source, node, path, span)]
-    damaged = [absent_day(name) for name in sorted(source.suspects | source.damaged)]
+    changed = changed_events(source, node, path, span)
+    damaged = [absent_day(name) for name in sorted(source.suspects | source.damaged)]  # of both questions
     source.suspects |= known
-    return sorted(found), [*damaged, *changed_events(source, node, path, span)]
+    return sorted(found), [*damaged, *changed]
 
 
 def changed_events(source: Source, node: str, path: str, span: Span) -> list[Absence]:

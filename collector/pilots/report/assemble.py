@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from collector.ledger.ledger import Ledger
 from collector.pilots.effects import verdict
 from collector.pilots.effects.verdict import Verdict
-from collector.pilots.kpis.absences import DATA_CHANGED
+from collector.pilots.kpis.absences import DATA_CHANGED, DATA_DAMAGED
 from collector.pilots.kpis.evaluate import PeriodValue, covariate, evaluate_all
+from collector.pilots.kpis.rows import absent_day
 from collector.pilots.report import custody as of_custody
 from collector.pilots.report.analysis import Measured
 from collector.pilots.report.counted import counted
@@ -215,6 +216,7 @@ def _report(
             *ran.findings,
             *of_data,
             *_changed(pilot, {each.where for each in of_data}),
+            *_damaged(pilot, {each.where for each in of_data}),
             *counted(plan, pilot.source, pilot.ledger, pilot.later),
         ),
         limits=tuple(limits(plan, pilot.schedule, [each.report for each in kpis])),
@@ -338,6 +340,17 @@ def _changed(pilot: _Pilot, named: Collection[str]) -> Iterator[Finding]:
     whys = {each.why for several in pilot.events.changed.values() for each in several}
     for why in sorted(whys.difference(named)):
         yield Finding(code=DATA_CHANGED, where=why, args={"periods": 0, "kpis": kpis})
+
+
+def _damaged(pilot: _Pilot, named: Collection[str]) -> Iterator[Finding]:
+    """The day files of the pilot without events that can be read, if no finding of a period names them."""
+    kpis = ", ".join(sorted(each.id for each in pilot.plan.kpis))
+    start_us, end_us = pilot.schedule.periods[0].start_ms * 1000, pilot.until_ms * 1000
+    for name in sorted(pilot.events.damaged):
+        day = absent_day(name)
+        is_near = day.start_us < end_us and start_us < day.end_us
+        if is_near and not any(name in where for where in named):
+            yield Finding(code=DATA_DAMAGED, where=day.why, args={"periods": 0, "kpis": kpis})
 
 
 def _is_drawn(opened: Opened) -> bool:

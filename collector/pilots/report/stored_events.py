@@ -27,7 +27,8 @@ class PilotEvents:
     """What the nodes of a plan recorded, each list in the order of time.
 
     `unreadable` counts events of a node that name this pilot and do not have the form of docs/topics.md;
-    `cut` are the nodes that have more events than are read. Events that were `changed` count for nothing.
+    `cut` are the nodes that have more events than are read, `damaged` the day files that gave none. Events
+    that were `changed` count for nothing.
     """
 
     recorded: list[tuple[str, int, str]] = field(default_factory=list)  # node, ts, hash
@@ -38,6 +39,7 @@ class PilotEvents:
     switches: list[Stated] = field(default_factory=list)
     unreadable: dict[str, int] = field(default_factory=dict)
     cut: set[str] = field(default_factory=set)
+    damaged: set[str] = field(default_factory=set)
     changed: dict[str, list[Changed]] = field(default_factory=dict)  # pilot or exposure -> those of all nodes
     read: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # node/event/_/kind -> all of them
 
@@ -48,11 +50,13 @@ def read_pilot_events(source: Source, newest: Opened, until_ms: int) -> PilotEve
     for node in newest.plan.plan.nodes:
         for kind, add in (("pilot", _add_plan), ("exposure", _add_switch)):
             events = _events(source, node, kind, until_ms, found.cut)
+            found.damaged |= source.damaged
             found.read[f"{node}/event/_/{kind}"] = events
             for event in events:
                 if CHANGED not in event:
                     add(found, node, event, pilot)
             found.changed.setdefault(kind, []).extend(_changed(source, node, kind, until_ms))
+            found.damaged |= source.damaged
     found.recorded.sort(key=lambda one: (one[1], one[0]))
     found.withdrawn.sort(key=lambda one: (one[1], one[0]))
     found.switches.sort(key=lambda one: (one[0].ts, one[0].node))

@@ -132,6 +132,35 @@ def test_a_copy_of_another_event_is_found_where_that_one_is(
     assert found(folder, T0, T0 + DAY_MS) == [ChangedEvent((), path.name)]
 
 
+def unindexed(path: Path, index: str, how: str) -> None:
+    """Drop an index of a day file, or overwrite its root page."""
+    with closing(sqlite3.connect(path)) as db:
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (index,)).fetchone()
+        if how == "dropped":
+            db.execute(f"DROP INDEX {index}")
+        db.commit()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if how == "damaged":
+        with path.open("r+b") as file:
+            file.seek((root - 1) * PAGE_BYTES)
+            file.write(bytes(PAGE_BYTES))
+
+
+COPY = f"({SEALED}) = (SELECT {SEALED} FROM event WHERE seq = 1)"  # noqa: S608 - constants
+
+
+@pytest.mark.parametrize("how", ["dropped", "damaged"])
+@pytest.mark.parametrize("index", ["event_by_seal", "event_by_time"])
+@pytest.mark.parametrize("statement", ["sev = 4", "ts = 0", "seal = NULL", "seal = 'sealed'", COPY])
+def test_a_change_is_also_found_without_an_index(
+    store: SqliteStore, folder: Path, statement: str, index: str, how: str
+) -> None:
+    path = changed(folder, statement)
+    with_index = found(folder, 0, T0 + DAY_MS)
+    unindexed(path, index, how)
+    assert found(folder, 0, T0 + DAY_MS) == with_index != []
+
+
 def test_an_event_with_a_time_that_is_not_whole_ends_no_question(store: SqliteStore, folder: Path) -> None:
     for value in ("1.5", "-9e999"):
         changed(folder, f"ts = {value}")

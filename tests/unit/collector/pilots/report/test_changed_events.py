@@ -20,6 +20,7 @@ from collector.store.store import SqliteStore
 from tests.unit.collector.pilots.kpis.stored_rows import NODE, Plant
 from tests.unit.collector.pilots.report.played_pilot import PLAN, PlayedPilot, changed, report_of
 from tests.unit.collector.pilots.report.test_bad_input import codes
+from tests.unit.collector.store.test_event_seal import unindexed
 from wire.codec import plain, seal, unsealed
 from wire.pilot.frozen import read_signed
 
@@ -174,6 +175,29 @@ def test_an_end_whose_start_was_changed_long_before_is_in_doubt(plant: Plant) ->
     assert "data-changed" not in codes(pilot.report())
     altered(plant.folder, "body = replace(body, 'part-2', 'part-x') WHERE seq = 46")
     assert codes(pilot.report())["data-changed"] == (2, 5)
+
+
+@pytest.mark.parametrize("how", ["dropped", "damaged"])
+def test_a_change_is_also_found_where_the_index_of_the_checksums_cannot_be_used(
+    played: PlayedPilot, how: str
+) -> None:
+    altered(played.plant.folder, "sev = 3 WHERE seq = 10")
+    before = played.report()
+    unindexed(day_files(played.plant.folder)[0], "event_by_seal", how)
+    assert played.report() == before
+    assert named(before) == {f"{NODE}/event/_/exposure": (4,)}
+
+
+@pytest.mark.parametrize("how", ["dropped", "damaged"])
+@pytest.mark.parametrize("plan", [PLAN, ALARMS_PLAN])
+def test_events_that_cannot_be_read_are_not_only_called_absent(plant: Plant, plan: str, how: str) -> None:
+    pilot = PlayedPilot(plant, plan)
+    pilot.play()
+    (path,) = day_files(plant.folder)
+    unindexed(path, "event_by_time", how)
+    report = pilot.report()
+    where = {each.where for each in report.findings if each.code == "data-damaged"}
+    assert where == {f"day file {path.name} is damaged"}
 
 
 def test_a_clock_step_that_was_changed_hides_no_step(played: PlayedPilot) -> None:
