@@ -226,9 +226,28 @@ def event_columns(schema: int) -> str:
 
 
 def version(db: sqlite3.Connection) -> int:
-    """The schema version of an open file; 0 when its creation did not finish."""
+    """The schema version of an open file; 0 when its creation did not finish.
+
+    A number that is too low, after damage or a change by hand, hides neither messages nor seals.
+    """
+    stated = stated_version(db)
+    return stated if stated >= SCHEMA else max(stated, version_of_tables(db))
+
+
+def stated_version(db: sqlite3.Connection) -> int:
+    """The number in the header of an open file, which anybody who writes the file can change."""
     found: int = db.execute("PRAGMA user_version").fetchone()[0]
     return found
+
+
+def version_of_tables(db: sqlite3.Connection) -> int:
+    """The schema version that an open file has by its tables; 0 when it has none."""
+    events, raw = (
+        {name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")} for table in ("event", "raw")
+    )
+    if "seal" in events | raw:
+        return WITH_SEALS
+    return WITH_RAW if raw else int(bool(events))
 
 
 def has_landed(db: sqlite3.Connection) -> bool:

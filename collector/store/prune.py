@@ -239,7 +239,8 @@ class _Copying:
         db.execute("PRAGMA cache_size = -16000")
         db.execute("ATTACH ? AS old", (f"{self._path.absolute().as_uri()}?mode=ro",))
         # events without seals must not look like events whose seals were removed
-        self._schema = max(WITH_RAW, db.execute("PRAGMA old.user_version").fetchone()[0])
+        with closing(connect(self._path)) as old:
+            self._schema = max(WITH_RAW, version(old))
         make_tables(db, self._schema)
         db.execute("PRAGMA temp_store = MEMORY")
         self._mark_leaving()

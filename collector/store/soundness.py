@@ -20,8 +20,10 @@ from collector.store.day_schema import (
     messages_in,
     raw_columns,
     read_saved,
+    stated_version,
     translate,
     version,
+    version_of_tables,
 )
 from collector.store.event_seal import is_changed
 from collector.store.landed import UNDECODABLE, decoded
@@ -65,6 +67,9 @@ def check_day(path: Path, content: Content, step: Step) -> None:
 
     def read(db: sqlite3.Connection) -> None:
         found.extend(_pages(db))
+        stated, has = stated_version(db), version_of_tables(db)
+        if stated != has:
+            found.append(f"its schema number is {stated}, and its tables are those of schema {has}")
         before = content.messages
         rows = _read_chunks(db, content, found, step)
         if version(db) >= WITH_RAW:

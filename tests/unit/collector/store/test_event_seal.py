@@ -21,7 +21,7 @@ from collector.store.day_schema import PAGE_BYTES, SCHEMA, WITH_RAW, schema_of
 from collector.store.event_seal import SEALED, is_changed
 from collector.store.folder import day_files
 from collector.store.messages import Span
-from collector.store.source import CHANGED, ChangedEvent, newest_first
+from collector.store.source import CHANGED, ChangedEvent, Hole, newest_first
 from collector.store.sqlite_source import SqliteSource
 from collector.store.store import SqliteStore
 
@@ -170,6 +170,58 @@ def test_an_event_with_a_time_that_is_not_whole_ends_no_question(store: SqliteSt
             ts, number, at = cursor.split(".")
             more = source.events(NODE, "arm", limit=3, before=(int(ts), number, int(at)))
             assert [each["ts"] for _, each in more] == [float(value)] * (value != "1.5"), "nothing is lost"
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_lower_schema_number_switches_no_checksum_off(
+    store: SqliteStore, folder: Path, number: int
+) -> None:
+    path = changed(folder, "sev = 4")
+    with closing(SqliteSource(folder)) as source:
+        before = found(folder), source.counts(), sealed(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA user_version = {number}")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with closing(SqliteSource(folder)) as source:
+        assert (found(folder), source.counts(), sealed(path)) == before
+        assert [
+            CHANGED in each for _, each in source.events(NODE, "arm", limit=3, before=(2**62, "", 0))
+        ] == [
+            False,
+            True,
+            False,
+        ]
+    (problem,) = problems(folder)
+    assert f"its schema number is {number}, and its tables are those of schema {SCHEMA}" in problem
+    assert store.prune(path, lambda node, cls: (node, cls) == (OTHER, "data"), QUICK.step)
+    assert (sealed(path), found(folder)) == (before[2], before[0])
+    with path.open("r+b") as file:
+        file.seek(60)
+        assert int.from_bytes(file.read(4), "big") == SCHEMA, "it is right again"
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_lower_schema_number_of_the_newest_file_hides_no_message_that_waits(
+    folder: Path, clock: Any, batch: Any, event: Any, commit: Any, number: int
+) -> None:
+    with closing(SqliteStore(folder, clock)) as opened:
+        commit(opened, Ledger(), [batch(1), event(2, "anomaly", ts=SECOND)], clock.ms)
+    (path,) = day_files(folder)
+    assert waiting(path) == 1
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE raw SET recv_ms = recv_ms + 1")
+        db.commit()
+        db.execute(f"PRAGMA user_version = {number}")
+    with closing(SqliteStore(folder, clock)) as again:
+        ledger = Ledger(again.load().marks)
+        assert ledger.highest((NODE, EP)) == 2, "the file is there"
+        commit(again, ledger, [event(3, "anomaly", ts=SECOND)], clock.ms)
+    assert day_files(folder) == [path]
+    assert [is_changed(row) for row in sealed(path)] == [False, False]
+    with closing(SqliteSource(folder)) as source:
+        assert source.counts() == {NODE: 3}
+        holes = list(source.chunks_between((NODE, "arm", "joints"), 0, 2**60))
+    assert [isinstance(each, Hole) for each in holes] == [True], "that it was changed is found"
 
 
 def test_seals_stay_as_they_are_in_a_pruned_file_a_backup_and_a_rescued_file(
