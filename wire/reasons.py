@@ -110,7 +110,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "rollout-other": ("digest",),
     "rollout-not-allowed": ("by", "node"),
     "rollout-removed": (),
-    "rollout-restored": (),
+    "rollout-restored": ("was",),
     "rollout-timeout": ("seconds",),
     "rollout-not-able": (),
     # a node without the evidence to promote its second model

@@ -14,6 +14,7 @@ from wire.messages import ModelSlot
 from wire.model_offer import MAX_ATTEMPT, OFFER, SHADOW_S, UNDO, Confirm
 from wire.reasons import NO_REASON, Args, Reason, because
 
+_GOES_ON = ("running", "paused")
 AGAIN_MS = 30_000  # before a command whose answer never came is requested once more
 _MOST_WHY, _MOST_ARGS = 500, 1_000  # characters and bytes of a reason that is kept
 
@@ -61,6 +62,7 @@ class Rollout(Struct, frozen=True, kw_only=True):
     code: str = ""
     args: Args = {}
     is_restored: bool = False  # it is of an older copy: its nodes are looked at, and no command is requested
+    was: RolloutState = "running"  # its state in the older copy
     devices: dict[str, Device]
 
     @property
@@ -152,10 +154,11 @@ def step(
 
 def restored(rollout: Rollout, now: int) -> Rollout:
     """Pause what an older copy of `state.db` has, whatever it did: an operator compares it with its nodes."""
-    text = (
-        "its state comes from an older copy: see `edgebed rollout evidence`, then resume, abort or rollback"
-    )
-    return _in(replace(rollout, is_restored=True), "paused", now, because(text, "rollout-restored"))
+    was = rollout.state
+    acts = "resume, abort or rollback" if was in _GOES_ON else "abort or rollback"
+    text = f"it was {was} in an older copy of the state: see `edgebed rollout evidence`, then {acts}"
+    why = because(text, "rollout-restored", was=was)
+    return _in(replace(rollout, is_restored=True, was=was), "paused", now, why)
 
 
 def pause(rollout: Rollout, by: str, now: int) -> Rollout:
@@ -173,6 +176,11 @@ def withheld(rollout: Rollout, node: str, now: int) -> Rollout:
 def resume(rollout: Rollout, by: str, now: int) -> Rollout:
     """Go on, for who resumes it; it is offered once more to nodes where it failed. Raises NotNow."""
     _require(rollout, "paused")
+    if rollout.is_restored and rollout.was not in _GOES_ON:
+        raise NotNow(
+            f"the rollout was {rollout.was} in an older copy, and would offer the version again: "
+            "abort it or roll it back, and start another one for the version"
+        )
     again = {
         node: Device(attempt=device.attempt) if device.state == "failed" else device
         for node, device in rollout.devices.items()

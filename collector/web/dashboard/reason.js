@@ -25,6 +25,7 @@ export function Why({ reason }) {
 }
 
 function argText(name, arg) {
+  if (name === "was" && known(`rollout.${arg}`)) return t(`rollout.${arg}`);
   if (typeof arg === "number" && (name === "seconds" || name.endsWith("_s")))
     return arg < 120 ? t("span.s", { s: value(arg) }) : span(arg * 1000);
   if (Number.isInteger(arg)) return count(arg);

@@ -778,7 +778,7 @@ export default {
   "reason.rollout-other": "Another version, {digest}, was offered to it meanwhile",
   "reason.rollout-not-allowed": "{by} may not configure {node} any more: an operator who may can resume it",
   "reason.rollout-removed": "It was removed from the site",
-  "reason.rollout-restored": "Its state comes from an older copy: compare its nodes, then resume, abort or roll back",
+  "reason.rollout-restored": "Its state comes from an older copy ({was}): compare its nodes, then decide",
   "reason.rollout-timeout": "Not confirmed within {seconds}",
   "reason.rollout-not-able": "The agent takes no offers: upgrade it",
   "reason.promote-offline": "It is offline: what it reported may be old",

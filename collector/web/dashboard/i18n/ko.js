@@ -778,7 +778,7 @@ export default {
   "reason.rollout-other": "그사이 다른 버전({digest})이 제안되었습니다.",
   "reason.rollout-not-allowed": "{by} 님에게 {node} 설정 권한이 더 이상 없습니다. 권한이 있는 담당자가 재개할 수 있습니다.",
   "reason.rollout-removed": "사이트에서 제거되었습니다.",
-  "reason.rollout-restored": "이전 사본의 상태입니다. 노드를 비교한 뒤 재개하거나 중단하거나 되돌리세요.",
+  "reason.rollout-restored": "이전 사본의 상태({was})입니다. 노드를 비교한 뒤 결정하세요.",
   "reason.rollout-timeout": "{seconds} 안에 확정되지 않았습니다.",
   "reason.rollout-not-able": "에이전트가 제안을 받지 않습니다. 새 버전으로 올리세요.",
   "reason.promote-offline": "오프라인이라 보고한 내용이 오래되었을 수 있습니다.",

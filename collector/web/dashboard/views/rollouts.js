@@ -36,6 +36,9 @@ const ACTS = {
   abort: ["running", "paused"],
   rollback: ["running", "paused", "done", "aborted"],
 };
+const takes = (one, act) =>
+  ACTS[act].includes(one.state) &&
+  !(act === "resume" && one.is_restored && !["running", "paused"].includes(one.was));
 
 export function RolloutsView({ tenant, id }) {
   return id
@@ -256,7 +259,7 @@ function Head({ one }) {
 }
 
 function Acts({ one, onAct }) {
-  const names = Object.keys(ACTS).filter((name) => ACTS[name].includes(one.state));
+  const names = Object.keys(ACTS).filter((name) => takes(one, name));
   const n = count(Object.values(one.counts).reduce((sum, each) => sum + each, 0));
   return html`
     <div class="command-buttons">

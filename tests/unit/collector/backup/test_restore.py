@@ -163,19 +163,19 @@ def test_rollouts_of_any_backup_are_held_until_all_are(
         with closing(StateFile(folder, owns_store=True)) as state:
             rollouts = driver(state)
             rollouts.step()
-            return {one.state for one in rollouts.records.open()}
+            return {f"{one.state}, was {one.was}" for one in rollouts.records.open()}
 
-    assert step(new) == {"paused"}
+    assert step(new) == {"paused, was running"}
     before = entries(new)
     mark_restored(new)  # killed before the mark was replaced
-    assert (step(new), entries(new)) == ({"paused"}, before), "they are held already"
+    assert (step(new), entries(new)) == ({"paused, was running"}, before), "they are held already"
     with closing(StateFile(new, owns_store=True)) as state:
         rollouts = driver(state)
         for number in range(2):
             assert rollouts.change("acme", str(number), lambda one: resume(one, "kim", 7), ENTRY)
-    assert step(new) == {"running"}, "an operator has decided, and a restart changes nothing"
+    assert step(new) == {"running, was running"}, "an operator has decided, and a restart changes nothing"
     if counted is None:
-        assert step(writer.folder) == {"running"}, "an upgrade pauses nothing"
+        assert step(writer.folder) == {"running, was running"}, "an upgrade pauses nothing"
 
 
 def entries(folder: Path) -> int:

@@ -16,7 +16,7 @@ from collector.fleet.commands import CommandDispatch
 from collector.fleet.fleet import Fleet
 from collector.ledger.ledger import Ledger
 from collector.rollout.driver import Rollouts, Standing
-from collector.rollout.engine import Device, Report, Rollout, abort, restored, resume, roll_back, step
+from collector.rollout.engine import Device, NotNow, Report, Rollout, abort, restored, resume, roll_back, step
 from collector.rollout.packages import Packages
 from collector.rollout.records import RolloutRecords
 from collector.rollout.restored import FILE
@@ -181,6 +181,12 @@ def test_an_operator_decides_what_becomes_of_it(state: Any) -> None:
         ended, requests = step(act(held, "kim", 7, lambda: "u"), {NODE: Report(True, slot=ON_TRIAL)}, 8, str)
         assert [one.name for one in requests] == ["model-undo"], act
         assert ended.devices[NODE].state == "undoing"
+    if state in ("rolling-back", "aborted"):
+        assert held.why.startswith(f"it was {state} in an older copy of the state: ")
+        assert held.why.endswith(", then abort or rollback")
+        with pytest.raises(NotNow, match=f"was {state} in an older copy, .*: abort it or roll it back, and"):
+            resume(held, "kim", 7)
+        return
     went_on, _ = step(resume(held, "kim", 7), {NODE: Report(True, slot=CONFIRMED)}, 8, str)
     assert (went_on.state, went_on.is_restored) == ("done", False)
 
