@@ -107,8 +107,11 @@ class ReportMaker:
 
     def _end(self, key: _Key, done: asyncio.Future[MadeReport]) -> None:
         self._making.pop(key, None)
-        if not done.cancelled():
-            done.exception()  # who asked for it may have left
+        if done.cancelled() or done.exception() is not None:  # who asked for it may have left
+            return
+        self._kept[key] = done.result()  # here, not in the thread that made it: this one reads what is kept
+        while len(self._kept) > _KEPT or sum(len(each.body) for each in self._kept.values()) > MAX_MADE:
+            self._kept.popitem(last=False)
 
     def _is_fresh(self, known: MadeReport, newest: Opened) -> bool:
         age_s = self._clock.monotonic() - known.at_s
@@ -124,10 +127,7 @@ class ReportMaker:
 
         stored = self._stored(versions[-1])
         body = self.process.make(versions, key[1], LONGEST_S)
-        made = self._kept[key] = MadeReport(read_report(body), body, stored, self._clock.monotonic())
-        while len(self._kept) > _KEPT or sum(len(each.body) for each in self._kept.values()) > MAX_MADE:
-            self._kept.popitem(last=False)
-        return made
+        return MadeReport(read_report(body), body, stored, self._clock.monotonic())
 
 
 def moment(newest: Opened, until_ms: int) -> int:

@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import threading
+from collections import OrderedDict
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from collector.app import Collector
+from collector.pilots.report import making
 from collector.pilots.report.canonical_report import read_report, report_bytes
 from collector.pilots.report.from_store import of_store
 from collector.pilots.report.making import KEEP_S, MAX_EACH, MAX_KEEP_S, MAX_WAITING, ReportMaker, moment
@@ -238,6 +240,30 @@ async def test_a_kept_report_does_not_hide_for_long_that_the_store_was_changed(t
         clock.monotonic = lambda: before.at_s + MAX_KEEP_S  # type: ignore[method-assign]
         after = await made.report(pilot.versions, end_ms)
     assert before.body != after.body == report_bytes(of_store(folder, pilot.versions, end_ms))
+
+
+async def test_what_is_kept_is_only_changed_by_the_thread_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pilot, threads = played(tmp_path), set[int]()
+
+    class Kept(OrderedDict[Any, Any]):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            threads.add(threading.get_ident())
+            super().__setitem__(key, value)
+
+        def popitem(self, last: bool = True) -> Any:
+            threads.add(threading.get_ident())
+            return super().popitem(last)
+
+    monkeypatch.setattr(making, "OrderedDict", Kept)
+    monkeypatch.setattr(making, "_KEPT", 1)
+    with closing(ReportMaker(pilot.plant.folder, pilot.plant.ledger, Clock())) as made:
+        periods = pilot.newest.plan.schedule.trial[:2]
+        several = [await made.report(pilot.versions, each.end_ms) for each in periods]
+        assert await made.report(pilot.versions, periods[1].end_ms) is several[1]
+        assert await made.report(pilot.versions, periods[0].end_ms) is not several[0], "one is kept"
+    assert threads == {threading.get_ident()}
 
 
 async def test_who_may_not_see_the_first_version_gets_a_report_without_it(
