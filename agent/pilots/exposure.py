@@ -92,6 +92,7 @@ class Exposure:
         self._setup = setup
         self._is_first = True  # this run has not looked yet: a plan that is there now is from the run before
         self._has_ended = False
+        self._has_asked = False  # the switch may hold what a plan asked for, also if nothing is stated yet
         self._stated: State | None = None
 
     async def run(self) -> None:
@@ -108,9 +109,9 @@ class Exposure:
         now = None if opened is None else self._state(opened)
         if opened is None:
             self._is_first = False
-            if before is not None:
+            if self._has_asked:
                 self._switch.release()
-                self._stated = None
+                self._has_asked, self._stated = False, None
         if now is None or now == before:
             return
         is_first, self._is_first = self._is_first, False
@@ -133,6 +134,7 @@ class Exposure:
             self._state_it(replace(last, actual=actual, reason=reason, value=value))
 
     def _state(self, opened: Opened) -> State | None:
+        self._has_asked = True
         frozen, now_ms = opened.plan, self._clock.now_ms()
         pilot = frozen.plan.pilot
         if now_ms >= frozen.schedule.trial_ms[1]:

@@ -32,10 +32,10 @@ class Lamp:
 
     def set(self, plan: Plan, arm: Arm | None) -> Applied | None:
         assert plan.pilot == "trial-1"
-        if self.waits:
-            return None
         arm = arm or "off"
         self.state = "off" if self.broken.why else arm
+        if self.waits:
+            return None
         return Applied(self.state, self.broken if arm == "on" else NO_REASON, self.value)
 
     def release(self) -> Applied:
@@ -185,6 +185,17 @@ def test_what_is_not_known_yet_is_recorded_when_it_is() -> None:
     lamp.value = 20.0
     made.exposure.stop()
     assert [(each.value, each.detail["actual"]) for each in made.events] == [(20.0, "off")]
+
+
+def test_a_plan_that_ends_before_anything_is_known_is_released() -> None:
+    made, lamp = node()
+    lamp.waits = True  # as a device that has not answered yet
+    on = ARMS.index("on")
+    assert made.at(on * 8 + 1) == []
+    assert lamp.state == "on"
+    made.plan = None  # withdrawn in this moment
+    assert made.at(on * 8 + 1.1) == []
+    assert lamp.state == "free"
 
 
 def test_outside_of_all_periods_a_set_point_is_planned_as_safe() -> None:
