@@ -102,11 +102,12 @@ def _assembled(
     ran = exposed(versions, events, pilot.until_ms)
     firsts = [min(nodes_of(events.recorded, each.hash).values(), default=pilot.until_ms) for each in versions]
     read = read_inputs(source, pilot.plan, pilot.over, events, firsts)
-    late = _is_changed_late(pilot, list(_versions(pilot, events, read)))
+    stated = list(_versions(pilot, read))
+    late = _is_changed_late(pilot, stated)
     trial = Trial(pilot.plan, pilot.schedule, pilot.until_ms, ran.off_schedule, late)
     measured = _measured(pilot, pilot.plan, pilot.plan.kpis)
     kpis = [judged(trial, each, _again(pilot, each.kpi)) for each in measured]
-    return _report(pilot, events, ran, read, kpis)
+    return _report(pilot, ran, read, stated, kpis)
 
 
 def _require_chain(versions: Sequence[Opened]) -> None:
@@ -165,7 +166,7 @@ def _again(pilot: _Pilot, kpi: Kpi) -> Mapping[str, Callable[[], Measured]]:
 
 
 def _report(
-    pilot: _Pilot, events: PilotEvents, ran: Exposed, read: InputsRead, kpis: Sequence[Judged]
+    pilot: _Pilot, ran: Exposed, read: InputsRead, versions: Sequence[PlanVersion], kpis: Sequence[Judged]
 ) -> Report:
     plan, design, periods = pilot.plan, pilot.plan.design, pilot.schedule.periods
     baseline = [each for each in periods if each.phase == "baseline"]
@@ -175,7 +176,6 @@ def _report(
     )
     span_ms = periods[0].start_ms, max(pilot.until_ms, periods[0].start_ms)
     values = {each.report.id: _by_machine(each) for each in kpis}
-    versions = tuple(_versions(pilot, events, read))
     of_data = tuple(of_custody.of_data(plan, pilot.over, values))
     return Report(
         software=installed_version(),
@@ -204,7 +204,7 @@ def _report(
         word=word.word,
         reason=word.reason,
         plan_hash=pilot.newest.hash,
-        versions=versions,
+        versions=tuple(versions),
         kpis=tuple(each.report for each in kpis),
         ran=ran.ran,
         switches=ran.switches,
@@ -212,7 +212,7 @@ def _report(
         off_schedule=ran.off_schedule,
         custody=of_custody.custody(plan, pilot.ledger, read, span_ms),
         findings=(
-            *_of_plan(pilot, events, read, versions),
+            *_of_plan(pilot, read, versions),
             *ran.findings,
             *of_data,
             *_changed(pilot, {each.where for each in of_data}),
@@ -235,9 +235,9 @@ def _state(pilot: _Pilot) -> State:
     return "running" if pilot.until_ms >= start_ms else "planned"
 
 
-def _versions(pilot: _Pilot, events: PilotEvents, read: InputsRead) -> Iterator[PlanVersion]:
+def _versions(pilot: _Pilot, read: InputsRead) -> Iterator[PlanVersion]:
     for each, rows in zip(pilot.versions, read.rows, strict=True):
-        yield _version(each, events, read, rows)
+        yield _version(each, pilot.events, read, rows)
 
 
 def _is_changed_late(pilot: _Pilot, versions: Sequence[PlanVersion]) -> bool:
@@ -280,9 +280,7 @@ def _is_backdated(events: PilotEvents, read: InputsRead, node: str, digest: str)
     return number > read.firsts.get((node, ep), number)
 
 
-def _of_plan(
-    pilot: _Pilot, events: PilotEvents, read: InputsRead, versions: Sequence[PlanVersion]
-) -> Iterator[Finding]:
+def _of_plan(pilot: _Pilot, read: InputsRead, versions: Sequence[PlanVersion]) -> Iterator[Finding]:
     first, known = versions[0], {each.hash for each in versions}
     start_ms = pilot.versions[0].plan.schedule.trial_ms[0]
     if not _is_drawn(pilot.newest):
@@ -298,14 +296,14 @@ def _of_plan(
                 )
     for version in versions:
         for node, at_ms in version.nodes.items():
-            if at_ms < start_ms and _is_backdated(events, read, node, version.hash):
+            if at_ms < start_ms and _is_backdated(pilot.events, read, node, version.hash):
                 yield Finding(code="plan-backdated", where=node, args={"version": version.version})
     if len(versions) > 1 and pilot.until_ms >= start_ms:
         for node in pilot.plan.nodes:
             if node not in versions[-1].nodes:
                 yield Finding(code="plan-not-recorded", where=node, args={"version": versions[-1].version})
     yield from _amendments(versions)
-    yield from _of_events(pilot, events, known)
+    yield from _of_events(pilot, known)
 
 
 def _amendments(versions: Sequence[PlanVersion]) -> Iterator[Finding]:
@@ -316,8 +314,8 @@ def _amendments(versions: Sequence[PlanVersion]) -> Iterator[Finding]:
             yield Finding(code="amended", where=each.hash[:12], args={**args, "reason": each.reason[:300]})
 
 
-def _of_events(pilot: _Pilot, events: PilotEvents, known: Collection[str]) -> Iterator[Finding]:
-    others: dict[tuple[str, str], int] = {}
+def _of_events(pilot: _Pilot, known: Collection[str]) -> Iterator[Finding]:
+    events, others = pilot.events, dict[tuple[str, str], int]()
     recorded = [(node, digest) for node, _, digest in events.recorded]
     for node, digest in (*recorded, *((switch.node, digest) for switch, digest, _ in events.switches)):
         if digest not in known:
