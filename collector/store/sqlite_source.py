@@ -176,9 +176,9 @@ class SqliteSource:
         self, path: Path, db: sqlite3.Connection, query: str, key: Key, *rest: Any
     ) -> tuple[list[Chunk], list[Hole], Iterator[tuple[Any, ...]]]:
         """Chunks of what waits to be packed, what cannot be read of it, and the rows of a query beside it."""
-        if version(db) < WITH_RAW:
+        if (schema := version(db)) < WITH_RAW:
             return [], [], db.execute(query, (*key, *rest))
-        rows = db.execute(_WAITING % raw_columns(version(db)) + query, (*key, *rest))
+        rows = db.execute(_WAITING % raw_columns(schema) + query, (*key, *rest))
         waiting, other = [], []
         for row in rows:
             if row[0] is not None:
