@@ -14,7 +14,6 @@ import msgspec
 
 from collector.pilots.report.process_wire import (
     ERRORS,
-    INSTEAD,
     MAX_MEMORY,
     ReportRequest,
     Request,
@@ -62,8 +61,7 @@ class ReportProcess:
         return self._made(ValuesRequest(str(self._store), plan, now_ms, self._memory), longest_s)
 
     def _made(self, request: Request, longest_s: float) -> bytes:
-        what, command = named(request)
-        instead = INSTEAD.format(command)
+        what, instead = named(request)
         with self._lock:
             if self._is_closed:
                 raise TryAgain(_ENDED)

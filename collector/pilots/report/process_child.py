@@ -13,7 +13,6 @@ from collector.pilots.report.canonical_report import report_bytes
 from collector.pilots.report.from_store import of_store, values_of_store
 from collector.pilots.report.process_wire import (
     ERRORS,
-    INSTEAD,
     MAX_MADE,
     NICER,
     ReportRequest,
@@ -44,8 +43,7 @@ def main() -> int:
 
 
 def _made(asked: Request) -> bytes:
-    what, command = named(asked)
-    instead = INSTEAD.format(command)
+    what, instead = named(asked)
     try:
         made = _report(asked) if isinstance(asked, ReportRequest) else _values(asked)
     except (MemoryError, OSError) as error:

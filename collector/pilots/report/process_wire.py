@@ -9,7 +9,6 @@ from wire.errors import ConfigError, EdgebedError, TryAgain, WireError
 NICER = 10  # than the collector
 MAX_MEMORY = 1_500_000_000  # bytes of data that a report may take
 MAX_MADE = 16_000_000  # bytes of a report that a collector keeps and renders
-INSTEAD = "use `edgebed pilot {} --store` on the collector's machine"
 # status of the process -> the error whose text is on stdout
 ERRORS: dict[int, type[EdgebedError]] = {3: WireError, 4: TryAgain, 5: ConfigError, 6: EdgebedError}
 
@@ -39,5 +38,8 @@ Request = ReportRequest | ValuesRequest
 
 
 def named(request: Request) -> tuple[str, str]:
-    """What is made, in a sentence, and the command that makes it too."""
-    return ("the report", "report") if isinstance(request, ReportRequest) else ("the baseline", "plan")
+    """What is made, in a sentence, and what to do where this process cannot make it."""
+    what, command = (
+        ("the report", "report") if isinstance(request, ReportRequest) else ("the baseline", "plan")
+    )
+    return what, f"use `edgebed pilot {command} --store` on the collector's machine"
