@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -61,7 +61,10 @@ def read_inputs(
             _read_events(found, source, (node, device, kind), (periods, trial_until))
     for name, several in sorted(events.read.items()):
         if several:
-            found.digests[name] = _EventDigest().add(several).hex
+            digest = _EventDigest()
+            for event in several:
+                digest.add(event)
+            found.digests[name] = digest.hex
     return found
 
 
@@ -163,7 +166,7 @@ def _read_events(
     trial_ms = next((each.start_ms for each in periods if each.phase == "trial"), end_ms)
     digest = _EventDigest()
     for event in newest_first(source, node, device, end_ms, kind, start_ms):
-        digest.add([event])
+        digest.add(event)
         for at, until_ms in enumerate(trial_until):
             found.rows[at] += trial_ms <= event["ts"] < until_ms
     if digest.count:
@@ -182,14 +185,12 @@ class _EventDigest:
         self._ts = -1
         self._equal: list[bytes] = []
 
-    def add(self, several: Iterable[Mapping[str, Any]]) -> Self:
-        for event in several:
-            if event["ts"] != self._ts:
-                self._flush()
-                self._ts = event["ts"]
-            self.count += 1
-            self._equal.append(hashlib.sha256(_bytes_of(event)).digest())
-        return self
+    def add(self, event: Mapping[str, Any]) -> None:
+        if event["ts"] != self._ts:
+            self._flush()
+            self._ts = event["ts"]
+        self.count += 1
+        self._equal.append(hashlib.sha256(_bytes_of(event)).digest())
 
     def _flush(self) -> None:
         self._digest.update(b"".join(sorted(self._equal)))
