@@ -107,9 +107,12 @@ def lower_limits(
     on = np.arange(before + trial) >= before
     times = np.arange(len(on), dtype=float)
     series = simulated(found, times, runs, np.random.Generator(np.random.PCG64(seed)))
-    # the rule does not depend on the unit; the size of the noise is 1
-    size = 1.0 if share is not None else found.sd or 1.0
-    series = series / size if share is None else share.of(series, on)
+    size = 1.0
+    if share is not None:
+        series = share.of(series, on)
+    elif found.sd:  # the rule does not depend on the unit; the size of the noise is 1
+        size = found.sd
+        series = series / size
     result = phases.intervals(series, on, times, covariates, trend=trend, alpha=alpha)
     low = result.low if result.trend_low is None else np.minimum(result.low, result.trend_low)
     return np.asarray(np.where(result.step_ratio <= phases.LARGEST_STEP_RATIO, low * size, -np.inf))
